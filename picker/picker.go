@@ -1,0 +1,127 @@
+package picker
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Rand returns a uniform number in [0, n). n is at least 1. It must be safe
+// for concurrent use and must not lock.
+type Rand func(n uint32) uint32
+
+// maxTried bounds the memory of one request's tries; a request that is retried
+// more often may see an endpoint twice.
+const maxTried = 6
+
+// Tried is the set of endpoints that a request is not to be given. The zero
+// value is empty. It is a value: no allocation, no sharing.
+type Tried struct {
+	eps [maxTried]*Endpoint
+	n   int
+}
+
+// Add puts e into the set. A full set forgets its oldest member.
+func (t *Tried) Add(e *Endpoint) {
+	t.eps[t.n%maxTried] = e
+	t.n++
+}
+
+// Has reports whether e is in the set.
+func (t *Tried) Has(e *Endpoint) bool {
+	for _, x := range t.eps[:min(t.n, maxTried)] {
+		if x == e {
+			return true
+		}
+	}
+	return false
+}
+
+// Len returns how many were added.
+func (t *Tried) Len() int { return t.n }
+
+// Request is what a pick may depend on.
+type Request struct {
+	Key   uint64        // hash of the affinity key; 0 when there is none
+	Now   time.Duration // the balancer's clock
+	Tried Tried         // endpoints to leave out
+}
+
+// takes reports whether e may be given to this request.
+func (r *Request) takes(e *Endpoint) bool { return e.HasRoom() && !r.Tried.Has(e) }
+
+// Policy makes pickers. Build is called, never concurrently, on every change
+// of the ready set or of a weight; it may allocate and take its time (off the
+// request path). It must not keep or change the slice. Endpoints of weight 0
+// are left out.
+type Policy interface {
+	Name() string
+	Build(ready []*Endpoint) Picker
+}
+
+// Picker chooses among the endpoints it was built over. Pick is called by many
+// goroutines at once and does not block, allocate, lock or read a clock. It
+// returns only endpoints that had room when it looked and were not tried; false
+// means that there was none. The caller reserves (Endpoint.TryReserve) and
+// picks again if another was quicker.
+type Picker interface {
+	Pick(r Request) (*Endpoint, bool)
+	// Mode says in a few words how it picks now, for status ("weighted", or
+	// why it has fallen back to something simpler).
+	Mode(now time.Duration) string
+}
+
+// Vetoer is a Picker that may leave an endpoint out although it has room.
+type Vetoer interface {
+	// Vetoes reports whether e is left out now. To be called as Pick is.
+	Vetoes(e *Endpoint, now time.Duration) bool
+}
+
+// Names lists the policies that New accepts, in the order documents show them.
+func Names() []string {
+	return []string{"least_conn", "round_robin", "p2c", "random", "resource"}
+}
+
+// Config selects and tunes a policy.
+type Config struct {
+	Policy   string         // one of Names
+	Resource ResourceConfig // used by "resource" alone
+}
+
+// DefaultConfig returns the settings of a service that names no policy.
+func DefaultConfig() Config {
+	return Config{
+		Policy:   "least_conn", // needs no agents and is right for requests of unequal length
+		Resource: DefaultResourceConfig(),
+	}
+}
+
+// Validate reports the first setting that is out of range.
+func (c Config) Validate() error {
+	for _, n := range Names() {
+		if n == c.Policy {
+			return c.Resource.Validate()
+		}
+	}
+	return fmt.Errorf("policy %q is not one of %s", c.Policy, strings.Join(Names(), ", "))
+}
+
+// New returns the policy that the configuration names. rand is the only source
+// of chance that its pickers use.
+func New(c Config, rand Rand) (Policy, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	switch c.Policy {
+	case "round_robin":
+		return roundRobin{rand}, nil
+	case "random":
+		return randomPolicy{rand}, nil
+	case "p2c":
+		return p2c{rand}, nil
+	case "resource":
+		return resource{c.Resource, rand}, nil
+	default:
+		return leastConn{rand}, nil
+	}
+}

@@ -1,0 +1,109 @@
+package picker
+
+// slot is an endpoint with the weight it had when the picker was built, side
+// by side so that a scan reads memory in order.
+type slot struct {
+	ep *Endpoint
+	w  int64 // at least 1
+}
+
+// slots copies what can be picked: endpoints with a weight above 0.
+func slots(ready []*Endpoint) []slot {
+	out := make([]slot, 0, len(ready))
+	for _, e := range ready {
+		if w := e.weight.Load(); w > 0 {
+			out = append(out, slot{e, w})
+		}
+	}
+	return out
+}
+
+// lighter reports whether a, with na requests in flight, is less loaded than b
+// with nb: na/wa < nb/wb without a division. Never (n+1)/w: that sends every
+// sparse client to the largest endpoint (PICKING.md).
+func lighter(na, wa, nb, wb int64) bool { return na*wb < nb*wa }
+
+// scanFree is the way out when a policy's own choice has no room: the endpoint
+// with the lowest in-flight per weight among all that take the request, ties
+// drawn in proportion to weight. O(n), so only under pressure.
+func scanFree(s []slot, r *Request, rand Rand) (*Endpoint, bool) {
+	return scanUnless(nil, s, r, rand)
+}
+
+// scanUnless is scanFree without the endpoints that the veto, if any, holds of.
+func scanUnless(veto func(*Endpoint) bool, s []slot, r *Request, rand Rand) (*Endpoint, bool) {
+	var best *slot
+	var bestN, ties int64
+	for i := range s {
+		c := &s[i]
+		n := c.ep.inFlight.Load()
+		if best != nil && lighter(bestN, best.w, n, c.w) {
+			continue
+		}
+		if !r.takes(c.ep) || veto != nil && veto(c.ep) {
+			continue
+		}
+		if best == nil || lighter(n, c.w, bestN, best.w) {
+			best, bestN, ties = c, n, c.w
+			continue
+		}
+		ties += c.w
+		if int64(rand(uint32(min(ties, 1<<32-1)))) < c.w {
+			best, bestN = c, n
+		}
+	}
+	if best == nil {
+		return nil, false
+	}
+	return best.ep, true
+}
+
+// alias draws an index with probability proportional to its weight in O(1):
+// Vose, "A linear algorithm for generating random numbers with a given
+// distribution", IEEE TSE 17(9), 1991.
+type alias struct {
+	keep  []uint32 // of 2^31: below it the column keeps its own index
+	other []uint32
+}
+
+func newAlias(s []slot) alias {
+	n := len(s)
+	a := alias{make([]uint32, n), make([]uint32, n)}
+	var sum float64
+	for _, x := range s {
+		sum += float64(x.w)
+	}
+	p := make([]float64, n)
+	var small, large []int
+	for i, x := range s {
+		p[i] = float64(x.w) * float64(n) / sum
+		if p[i] < 1 {
+			small = append(small, i)
+		} else {
+			large = append(large, i)
+		}
+	}
+	for len(small) > 0 && len(large) > 0 {
+		l, g := small[len(small)-1], large[len(large)-1]
+		small = small[:len(small)-1]
+		a.keep[l], a.other[l] = uint32(p[l]*(1<<31)), uint32(g)
+		p[g] -= 1 - p[l]
+		if p[g] < 1 {
+			large = large[:len(large)-1]
+			small = append(small, g)
+		}
+	}
+	// What is left is 1 but for rounding.
+	for _, i := range append(small, large...) {
+		a.keep[i], a.other[i] = 1<<31, uint32(i)
+	}
+	return a
+}
+
+func (a *alias) draw(rand Rand) int {
+	i := rand(uint32(len(a.keep)))
+	if rand(1<<31) < a.keep[i] {
+		return int(i)
+	}
+	return int(a.other[i])
+}
