@@ -1,0 +1,44 @@
+package breaker
+
+import "sync/atomic"
+
+// Guard caps how many endpoints of a service are ejected at once. All methods
+// are safe for concurrent use; none locks.
+type Guard struct {
+	percent int64
+	total   atomic.Int64 // endpoints that may take requests but for ejection
+	ejected atomic.Int64
+}
+
+// NewGuard returns a guard that allows maxEjectedPercent (0 to 100) of the
+// endpoints to be out, rounded down.
+func NewGuard(maxEjectedPercent int) *Guard { return &Guard{percent: int64(maxEjectedPercent)} }
+
+// SetTotal tells how many endpoints there are to eject from.
+func (g *Guard) SetTotal(n int) { g.total.Store(int64(n)) }
+
+// Ejected returns how many are out now.
+func (g *Guard) Ejected() int { return int(g.ejected.Load()) }
+
+// enter takes a place among the ejected if there is one. Endpoints that refuse
+// connections may take all places but the last endpoint's.
+func (g *Guard) enter(gone bool) bool {
+	for {
+		n, total := g.ejected.Load(), g.total.Load()
+		room := total * g.percent / 100
+		if gone {
+			room = max(room, total-1)
+		}
+		if n+1 > min(room, total-1) {
+			return false
+		}
+		if g.ejected.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// join takes a place, free or not: for one that comes back ejected.
+func (g *Guard) join() { g.ejected.Add(1) }
+
+func (g *Guard) leave() { g.ejected.Add(-1) }
