@@ -1,0 +1,134 @@
+package agentstats
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config is what one agent needs to know.
+type Config struct {
+	// Listen is the "ADDR:PORT" that sidecars poll. It has no default and the address
+	// must be written out: the agent has to be reachable from the sidecars' hosts, and
+	// only the operator knows which of the host's addresses that should be. Best is the
+	// address the backend itself serves on.
+	Listen string
+	// Instance is the Consul service ID of the backend, sent with each report; optional.
+	Instance string
+	Backend  Backend
+	// Interval is the time between samples.
+	Interval time.Duration
+	// MaxConns bounds the connections held open, one per polling sidecar; a connection
+	// above it is closed at once.
+	MaxConns int
+	// ProcRoot and CgroupRoot are where the host's /proc and /sys/fs/cgroup are found;
+	// in a container that watches its host they are mounted elsewhere.
+	ProcRoot   string
+	CgroupRoot string
+}
+
+// Backend says which processes the agent watches. One of the three finds them:
+//   - PID: this process and its descendants;
+//   - Cgroup: every process below this control group, whose own counters are then used;
+//   - Port alone: the processes that hold the TCP socket listening on it, in the
+//     agent's own network namespace (use PID or Cgroup across containers).
+//
+// Port beside PID or Cgroup decides only Report.Listening.
+type Backend struct {
+	Port   int
+	PID    int
+	Cgroup string // as /proc/PID/cgroup shows it: "/system.slice/app.service"
+}
+
+// DefaultConfig returns the defaults; Listen and Backend have none.
+func DefaultConfig() Config {
+	return Config{
+		// Simulation averaged CPU over 250 ms (PICKING.md): two samples per poll of the
+		// default interval, at a few dozen microseconds each.
+		Interval: 250 * time.Millisecond,
+		// One connection per sidecar and thousands of sidecars at most; each costs some 10 KiB.
+		MaxConns:   4096,
+		ProcRoot:   "/proc",
+		CgroupRoot: "/sys/fs/cgroup",
+	}
+}
+
+// Validate reports everything that is wrong with the configuration.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	port, err := checkListen(c.Listen)
+	if err != nil {
+		errs = append(errs, err)
+	} else if port == c.Backend.Port {
+		bad("listen and backend.port are both %d: the agent would find itself", port)
+	}
+	if err := checkText(c.Instance); err != nil {
+		bad("instance %w", err)
+	}
+	errs = append(errs, c.Backend.validate())
+	if c.Interval < 50*time.Millisecond || c.Interval > 10*time.Second {
+		bad("interval %s is outside 50ms to 10s", c.Interval)
+	}
+	if c.MaxConns < 1 || c.MaxConns > 1<<16 {
+		bad("max_conns %d is outside 1 to 65536", c.MaxConns)
+	}
+	if !path.IsAbs(c.ProcRoot) || !path.IsAbs(c.CgroupRoot) {
+		bad("the proc and cgroup roots must be absolute paths, not %q and %q", c.ProcRoot, c.CgroupRoot)
+	}
+	return errors.Join(errs...)
+}
+
+func checkListen(addr string) (int, error) {
+	host, text, err := net.SplitHostPort(addr)
+	if err != nil || host == "" {
+		return 0, fmt.Errorf("listen %q must be \"ADDR:PORT\" with the address written out, one that the sidecars reach (for instance the address the backend serves on; 0.0.0.0 for all)", addr)
+	}
+	port, ok := parsePort(text)
+	if !ok {
+		return 0, fmt.Errorf("listen %q: the port must be a number from 1 to 65535", addr)
+	}
+	return port, nil
+}
+
+func (b Backend) validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if b == (Backend{}) {
+		bad("backend is empty: name the backend by port, pid or cgroup")
+	}
+	if b.PID != 0 && b.Cgroup != "" {
+		bad("backend has both pid and cgroup: keep one")
+	}
+	if b.Port < 0 || b.Port > 65535 {
+		bad("backend.port %d is outside 1 to 65535", b.Port)
+	}
+	if b.PID < 0 || b.PID > 1<<22 { // the kernel's PID_MAX_LIMIT
+		bad("backend.pid %d is outside 1 to %d", b.PID, 1<<22)
+	}
+	if b.Cgroup == "" {
+		return errors.Join(errs...)
+	}
+	switch {
+	case !path.IsAbs(b.Cgroup) || path.Clean(b.Cgroup) != b.Cgroup:
+		bad("backend.cgroup %q must be a clean path from the hierarchy's root, as /proc/PID/cgroup shows it (\"/system.slice/app.service\")", b.Cgroup)
+	case b.Cgroup == "/":
+		bad("backend.cgroup \"/\" is the whole host: name the backend's own group")
+	case strings.HasPrefix(b.Cgroup, "/sys/fs/cgroup"):
+		bad("backend.cgroup %q is a path in the file system: give it as /proc/PID/cgroup shows it, without the mount point", b.Cgroup)
+	}
+	return errors.Join(errs...)
+}
+
+// parsePort reads a TCP port, decimal digits only.
+func parsePort(text string) (int, bool) {
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || n == 0 {
+		return 0, false
+	}
+	return int(n), true
+}

@@ -1,0 +1,301 @@
+package agentstats
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Looking through every process's descriptors for a socket costs tens of
+// milliseconds on a busy host, so a socket whose holder cannot be found (another
+// user's, another container's) is looked for again only after a growing wait.
+const (
+	minScanWait = time.Second
+	maxScanWait = 30 * time.Second
+)
+
+// found is one answer of the locator. Without procs there is no backend to measure.
+type found struct {
+	procs     []procStat // the processes named by the configuration or holding the socket
+	main      procStat   // the one whose life is the backend's
+	listening Opt[bool]
+	holders   []holder // what keeps listening true
+	why       string   // for the log where there are no procs
+}
+
+// holder is one descriptor of a listening socket.
+type holder struct {
+	pid   int
+	fd    string
+	inode uint64
+}
+
+// locator finds the backend's processes. Not for concurrent use.
+type locator struct {
+	proc    *procDir
+	backend Backend
+	cgroup  func() ([]int, error) // the pids of Backend.Cgroup, where it is set
+
+	held     []holder
+	nextScan time.Time
+	scanWait time.Duration
+	denied   bool // the last scan met processes it may not look into
+}
+
+func (l *locator) find(now time.Time) (found, error) {
+	if l.backend.PID == 0 && l.backend.Cgroup == "" {
+		return l.byPort(now)
+	}
+	return l.byProcess()
+}
+
+// byProcess finds a configured process or group.
+func (l *locator) byProcess() (found, error) {
+	pids := []int{l.backend.PID}
+	what := fmt.Sprintf("process %d", l.backend.PID)
+	if l.backend.Cgroup != "" {
+		what = "cgroup " + l.backend.Cgroup
+		var err error
+		if pids, err = l.cgroup(); err != nil {
+			return found{}, err
+		}
+	}
+	procs := l.stats(pids)
+	if len(procs) == 0 {
+		return found{listening: Some(false), why: what + " does not exist or is empty"}, nil
+	}
+	f := found{procs: procs, main: l.main(procs)}
+	if l.backend.Port == 0 {
+		return f, nil
+	}
+	return f, l.listens(&f)
+}
+
+// listens sets whether one of f's processes, or a descendant, holds a socket that
+// listens on the configured port in the main process's network namespace.
+func (l *locator) listens(f *found) error {
+	inodes, err := l.proc.listeners(strconv.Itoa(f.main.pid), l.backend.Port)
+	if err != nil {
+		return err
+	}
+	f.listening = Some(false)
+	if len(inodes) == 0 {
+		return nil
+	}
+	family, err := l.proc.family(f.procs)
+	if err != nil {
+		return err
+	}
+	var denied bool
+	f.holders, denied = l.proc.holders(inodes, family)
+	if len(f.holders) == 0 && denied {
+		// A socket is there and may be the backend's: better unknown than wrong.
+		f.listening = Opt[bool]{}
+		return nil
+	}
+	f.listening = Some(len(f.holders) > 0)
+	if l.backend.Cgroup != "" && len(f.holders) > 0 {
+		// In a container whose first process is an init, the server's life counts.
+		if servers := l.stats(pidsOf(f.holders)); len(servers) > 0 {
+			f.main = l.main(servers)
+		}
+	}
+	return nil
+}
+
+// byPort finds the processes that hold the sockets listening on the port.
+func (l *locator) byPort(now time.Time) (found, error) {
+	inodes, err := l.proc.listeners("self", l.backend.Port)
+	if err != nil {
+		return found{}, err
+	}
+	if len(inodes) == 0 {
+		l.held = nil
+		return found{listening: Some(false), why: fmt.Sprintf("nothing listens on port %d", l.backend.Port)}, nil
+	}
+	l.held = slices.DeleteFunc(l.held, func(h holder) bool {
+		return !inodes[h.inode] || !l.proc.holds(h)
+	})
+	if err := l.scan(now, inodes); err != nil {
+		return found{}, err
+	}
+	f := found{procs: l.stats(pidsOf(l.held)), listening: Some(true), holders: slices.Clone(l.held)}
+	if len(f.procs) == 0 {
+		f.why = fmt.Sprintf("port %d is listened on, but by no process that is visible here", l.backend.Port)
+		if l.denied {
+			f.why += ": run the agent as the backend's user or as root (CAP_SYS_PTRACE), or name the backend by cgroup"
+		}
+		return f, nil
+	}
+	f.main = l.main(f.procs)
+	return f, nil
+}
+
+// scan looks for the holders of sockets that have none yet.
+func (l *locator) scan(now time.Time, inodes map[uint64]bool) error {
+	missing := false
+	for inode := range inodes {
+		missing = missing || !slices.ContainsFunc(l.held, func(h holder) bool { return h.inode == inode })
+	}
+	if !missing {
+		l.scanWait = 0
+		return nil
+	}
+	if now.Before(l.nextScan) {
+		return nil
+	}
+	pids, err := l.proc.pids()
+	if err != nil {
+		return err
+	}
+	l.held, l.denied = l.proc.holders(inodes, l.stats(pids))
+	l.scanWait = min(max(2*l.scanWait, minScanWait), maxScanWait)
+	l.nextScan = now.Add(l.scanWait)
+	return nil
+}
+
+func pidsOf(held []holder) []int {
+	var pids []int
+	for _, h := range held {
+		if !slices.Contains(pids, h.pid) {
+			pids = append(pids, h.pid)
+		}
+	}
+	return pids
+}
+
+// stats reads the living ones of the processes.
+func (l *locator) stats(pids []int) []procStat {
+	var all []procStat
+	for _, pid := range pids {
+		if s, err := l.proc.stat(pid); err == nil {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// main picks the process whose life is the backend's: of those that share the socket
+// (a pre-fork server's parent and its workers) the oldest, which is the parent where
+// there is one. Start times tick in 10 ms, so an ancestor wins over an equal.
+func (l *locator) main(procs []procStat) procStat {
+	best := procs[0]
+	for _, s := range procs[1:] {
+		if s.start < best.start || s.start == best.start && l.descends(best, s.pid) {
+			best = s
+		}
+	}
+	return best
+}
+
+// descends tells whether ancestor is among the parents of s.
+func (l *locator) descends(s procStat, ancestor int) bool {
+	for range 64 { // deeper trees than this are loops in a broken fixture
+		if s.ppid == ancestor {
+			return true
+		}
+		var err error
+		if s, err = l.proc.stat(s.ppid); err != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// listeners returns the inodes of the TCP sockets listening on the port, IPv4 and
+// IPv6, in the network namespace of a process (or "self"). The kernel lists
+// listening sockets first (Documentation/networking/proc_net_tcp.rst), so a host
+// with many connections costs no more than an idle one to parse.
+func (p *procDir) listeners(pid string, port int) (map[uint64]bool, error) {
+	inodes := map[uint64]bool{}
+	for _, table := range []string{"tcp", "tcp6"} {
+		data, err := p.read(filepath.Join(p.root, pid, "net", table))
+		if errors.Is(err, fs.ErrNotExist) && table == "tcp6" {
+			continue // IPv6 is off
+		}
+		if err != nil {
+			return nil, err
+		}
+		parseListeners(data, port, inodes)
+	}
+	return inodes, nil
+}
+
+func parseListeners(data []byte, port int, inodes map[uint64]bool) {
+	const listen = "0A" // TCP_LISTEN
+	first := true
+	for line := range bytes.Lines(data) {
+		if first { // the header
+			first = false
+			continue
+		}
+		f := bytes.Fields(line)
+		if len(f) < 10 {
+			continue
+		}
+		if string(f[3]) != listen {
+			return
+		}
+		_, text, ok := strings.Cut(string(f[1]), ":")
+		n, err := strconv.ParseUint(text, 16, 16)
+		if !ok || err != nil || int(n) != port {
+			continue
+		}
+		if inode, err := strconv.ParseUint(string(f[9]), 10, 64); err == nil && inode != 0 {
+			inodes[inode] = true
+		}
+	}
+}
+
+// holders returns the descriptors, among the processes', of the sockets, and whether
+// some process could not be looked into. systemd is left out: with socket activation
+// it holds the socket of a service without being it.
+func (p *procDir) holders(inodes map[uint64]bool, procs []procStat) (held []holder, denied bool) {
+	for _, s := range procs {
+		if s.name == "systemd" {
+			continue
+		}
+		dir := filepath.Join(p.root, strconv.Itoa(s.pid), "fd")
+		d, err := os.Open(dir)
+		if err != nil {
+			denied = denied || errors.Is(err, fs.ErrPermission)
+			continue
+		}
+		fds, err := d.Readdirnames(-1)
+		d.Close()
+		denied = denied || errors.Is(err, fs.ErrPermission)
+		for _, fd := range fds {
+			if inode := p.socket(s.pid, fd); inodes[inode] {
+				held = append(held, holder{pid: s.pid, fd: fd, inode: inode})
+			}
+		}
+	}
+	return held, denied
+}
+
+// holds tells whether the descriptor is still that socket.
+func (p *procDir) holds(h holder) bool { return p.socket(h.pid, h.fd) == h.inode }
+
+// socket returns the inode of a descriptor that is a socket, else 0.
+func (p *procDir) socket(pid int, fd string) uint64 {
+	link, err := os.Readlink(filepath.Join(p.root, strconv.Itoa(pid), "fd", fd))
+	if err != nil {
+		return 0
+	}
+	text, ok := strings.CutPrefix(link, "socket:[")
+	if !ok {
+		return 0
+	}
+	inode, err := strconv.ParseUint(strings.TrimSuffix(text, "]"), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return inode
+}
