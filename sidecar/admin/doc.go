@@ -1,0 +1,173 @@
+package admin
+
+import "time"
+
+// The types of /v1/status. They are its documentation, and `outrigger status`
+// decodes them. Times are seconds, shares are 0 to 1. What is not known is
+// absent: 0 is a measured 0. Fields may be added, and are not renamed.
+
+// StatusDoc is the answer of /v1/status.
+type StatusDoc struct {
+	Version       string    `json:"version"`
+	Time          time.Time `json:"time"`
+	UptimeSeconds float64   `json:"uptime_seconds"`
+	// Ready is what /readyz says; WaitingFor names the services of which
+	// discovery has told nothing yet.
+	Ready      bool         `json:"ready"`
+	WaitingFor []string     `json:"waiting_for,omitempty"`
+	Draining   bool         `json:"draining"`
+	Services   []ServiceDoc `json:"services"`
+}
+
+// ErrorDoc is the answer to a question that has none.
+type ErrorDoc struct {
+	Error string   `json:"error"`
+	Known []string `json:"known,omitempty"` // names of services
+}
+
+// ServiceDoc is one service.
+type ServiceDoc struct {
+	Name     string `json:"name"`
+	Listen   string `json:"listen"`
+	Policy   string `json:"policy"`
+	Mode     string `json:"mode"` // how the policy picks now
+	Draining bool   `json:"draining"`
+	// Panic: every endpoint is ejected, so ejections are ignored.
+	Panic bool `json:"panic"`
+
+	EndpointsTotal   int    `json:"endpoints_total"`
+	EndpointsReady   int    `json:"endpoints_ready"`
+	EndpointsEjected int    `json:"endpoints_ejected"`
+	WhyNoneReady     string `json:"why_none_ready,omitempty"` // an Outrigger-Reason
+
+	// AttemptsTotal counts leases: a request sent to an endpoint, and sent again.
+	AttemptsTotal      uint64 `json:"attempts_total"`
+	RetriesTotal       uint64 `json:"retries_total"`        // among the attempts
+	RetriesDeniedTotal uint64 `json:"retries_denied_total"` // forbidden by the budget
+	// RefusedTotal counts our own 503s by Outrigger-Reason.
+	RefusedTotal map[string]uint64 `json:"refused_total"`
+
+	Queue     QueueDoc      `json:"queue"`
+	Capacity  CapacityDoc   `json:"capacity_breaker"`
+	Discovery *DiscoveryDoc `json:"discovery,omitempty"`
+	Traffic   *TrafficDoc   `json:"traffic,omitempty"`
+	Endpoints []EndpointDoc `json:"endpoints"` // in the order of discovery
+}
+
+// QueueDoc is the wait for a free slot.
+type QueueDoc struct {
+	Waiting         int    `json:"waiting"` // now
+	ServedTotal     uint64 `json:"served_total"`
+	OverflowedTotal uint64 `json:"overflowed_total"`
+	TimedOutTotal   uint64 `json:"timed_out_total"`
+}
+
+// CapacityDoc is the service-level breaker.
+type CapacityDoc struct {
+	State          string   `json:"state"`                      // closed, open, half-open
+	OpenForSeconds *float64 `json:"open_for_seconds,omitempty"` // still to go, while open
+	TripsTotal     uint64   `json:"trips_total"`
+}
+
+// DiscoveryDoc is how Consul (or another source) answers.
+type DiscoveryDoc struct {
+	Seen      bool   `json:"seen"`      // there was a first answer
+	Current   bool   `json:"current"`   // the last read was answered and believed
+	Instances int    `json:"instances"` // in the set in use
+	Unusable  int    `json:"unusable"`  // registrations left out of it
+	Index     uint64 `json:"index"`     // of the last believed answer
+
+	// Since the last believed answer, and since the set changed; absent until seen.
+	AgeSeconds         *float64 `json:"age_seconds,omitempty"`
+	SinceChangeSeconds *float64 `json:"since_change_seconds,omitempty"`
+	// How far behind its leader the answering server was.
+	LastContactSeconds *float64 `json:"last_contact_seconds,omitempty"`
+
+	LastError           string   `json:"last_error,omitempty"` // kept after recovery
+	LastErrorAgeSeconds *float64 `json:"last_error_age_seconds,omitempty"`
+	FailingForSeconds   *float64 `json:"failing_for_seconds,omitempty"` // absent: not failing
+	// Holding says why the newest answer is not believed and the set before it
+	// kept; absent: it is believed.
+	Holding           string   `json:"holding,omitempty"`
+	HoldingForSeconds *float64 `json:"holding_for_seconds,omitempty"`
+
+	AnswersTotal uint64 `json:"answers_total"`
+	ErrorsTotal  uint64 `json:"errors_total"`
+	HeldTotal    uint64 `json:"held_total"`
+	UpdatesTotal uint64 `json:"updates_total"`
+}
+
+// TrafficDoc is what clients got. The classes are "1xx" to "5xx".
+type TrafficDoc struct {
+	ConnectionsOpen          int64  `json:"connections_open"`
+	TunnelsOpen              int64  `json:"tunnels_open"` // among the connections
+	ConnectionsAcceptedTotal uint64 `json:"connections_accepted_total"`
+
+	BackendResponsesTotal map[string]uint64 `json:"backend_responses_total"` // passed through, by class
+	OwnResponsesTotal     map[string]uint64 `json:"own_responses_total"`     // made by the sidecar, by class
+
+	ClientErrorsTotal     uint64 `json:"client_errors_total"`     // invalid, ambiguous or too large
+	ClientsGoneTotal      uint64 `json:"clients_gone_total"`      // left before the end
+	ResponsesAbortedTotal uint64 `json:"responses_aborted_total"` // the backend broke off
+}
+
+// EndpointDoc is one endpoint.
+type EndpointDoc struct {
+	ID         string `json:"id"`
+	Node       string `json:"node,omitempty"`
+	Datacenter string `json:"datacenter,omitempty"`
+	Address    string `json:"address"` // host:port
+	Weight     int    `json:"weight"`  // 0: draining
+	Health     string `json:"health"`  // passing, warning, critical, maintenance
+	Ready      bool   `json:"ready"`
+	Why        string `json:"why_not_ready,omitempty"`
+
+	InFlight int  `json:"in_flight"`
+	Limit    *int `json:"limit,omitempty"` // most in flight at once; absent: none
+
+	// Finished requests, and how they ended: successes, failures, drops (the
+	// endpoint said it is overloaded) and those that say nothing of it.
+	RequestsTotal  uint64 `json:"requests_total"`
+	SuccessesTotal uint64 `json:"successes_total"`
+	FailuresTotal  uint64 `json:"failures_total"`
+	DropsTotal     uint64 `json:"drops_total"`
+	IgnoredTotal   uint64 `json:"ignored_total"`
+
+	// Moving average of the time to the first byte of successful answers.
+	LatencySeconds *float64 `json:"latency_ewma_seconds,omitempty"`
+
+	Breaker EndpointBreakerDoc `json:"breaker"`
+	Agent   *AgentDoc          `json:"agent,omitempty"`   // absent: it has none
+	Figures *FiguresDoc        `json:"figures,omitempty"` // absent: none came yet
+}
+
+// EndpointBreakerDoc is one endpoint's breaker.
+type EndpointBreakerDoc struct {
+	State            string   `json:"state"`                        // closed, open, half-open
+	ReturnsInSeconds *float64 `json:"returns_in_seconds,omitempty"` // while open
+	EjectionsTotal   uint64   `json:"ejections_total"`
+}
+
+// AgentDoc is what the polls of an endpoint's agent came to.
+type AgentDoc struct {
+	Address       string `json:"address"`
+	PollsTotal    uint64 `json:"polls_total"`
+	FailuresTotal uint64 `json:"failures_total"`
+	RejectedTotal uint64 `json:"rejected_total"`
+	LastError     string `json:"last_error,omitempty"` // kept after recovery
+}
+
+// FiguresDoc is the newest report of an endpoint's agent.
+type FiguresDoc struct {
+	AgeSeconds     float64  `json:"age_seconds"`
+	Expired        bool     `json:"expired"`                   // too old: policies do without
+	CPU            *float64 `json:"cpu,omitempty"`             // share of the cores
+	Memory         *float64 `json:"memory,omitempty"`          // share of the limit, up to 2
+	Cores          *float64 `json:"cores,omitempty"`           // the limit that applies
+	AvailableCores *float64 `json:"available_cores,omitempty"` // what it could use now
+	InFlight       *float64 `json:"in_flight,omitempty"`       // in the backend, from everyone
+	OwnInFlight    *float64 `json:"own_in_flight,omitempty"`   // of those, this sidecar's
+	Concurrency    *float64 `json:"concurrency,omitempty"`     // what it sustains
+	ErrorShare     *float64 `json:"error_share,omitempty"`
+	Listening      bool     `json:"listening"` // on its port; true also when the agent does not say
+}

@@ -1,0 +1,91 @@
+package admin
+
+import (
+	"outrigger/picker"
+)
+
+// endpointMetrics lists what each endpoint exports, labelled with its service
+// and its ID.
+func endpointMetrics() []metric[endpointView] {
+	t := &table[endpointView]{base: []string{"service", "endpoint"}}
+	trafficOfEndpoint(t)
+	figuresOfEndpoint(t)
+	return t.rows
+}
+
+func trafficOfEndpoint(t *table[endpointView]) {
+	type view = endpointView
+	t.add(gauge, "endpoint_ready", "1 while the endpoint may be picked.",
+		func(v view) float64 { return truth(v.Ready) })
+	t.add(gauge, "endpoint_weight", "Weight from the catalog, 0 while draining.",
+		func(v view) float64 { return float64(v.Instance.Weight) })
+	t.add(gauge, "endpoint_in_flight", "Requests that this sidecar has at the endpoint.",
+		func(v view) float64 { return float64(v.InFlight) })
+	t.add(gauge, "endpoint_in_flight_limit", "Most requests that this sidecar has at the endpoint at once; absent when unlimited.",
+		func(v view) float64 {
+			if v.Limit == 0 {
+				return unknown
+			}
+			return float64(v.Limit)
+		})
+	t.addBy(counter, "outcome", "endpoint_requests_total",
+		"Requests that ended, by outcome: drop is the endpoint saying that it is overloaded, ignore says nothing of it (the client left).",
+		func(v view, emit func(float64, ...string)) {
+			emit(float64(v.Totals.Successes), picker.Success.String())
+			emit(float64(v.Totals.Failures), picker.Failure.String())
+			emit(float64(v.Totals.Drops), picker.Drop.String())
+			emit(float64(v.Totals.Ignored), picker.Ignore.String())
+		})
+	t.add(gauge, "endpoint_latency_ewma_seconds", "Moving average of the time to the first byte of successful answers; absent before the first.",
+		func(v view) float64 {
+			if v.Latency <= 0 {
+				return unknown
+			}
+			return v.Latency.Seconds()
+		})
+	t.addBy(gauge, "state", "endpoint_breaker_state", "1 for the state that the endpoint's breaker is in.",
+		func(v view, emit func(float64, ...string)) { states(v.Breaker, emit) })
+	t.add(counter, "endpoint_ejections_total", "How often the endpoint was ejected.",
+		func(v view) float64 { return float64(v.Ejections) })
+}
+
+func figuresOfEndpoint(t *table[endpointView]) {
+	polled := func(name, help string, read func(*AgentStatus) float64) {
+		t.add(counter, "endpoint_agent_"+name, help, func(v endpointView) float64 {
+			if !v.agent.Polled {
+				return unknown
+			}
+			return read(&v.agent)
+		})
+	}
+	polled("polls_total", "Polls of the endpoint's agent.", func(a *AgentStatus) float64 { return float64(a.Polls) })
+	polled("poll_failures_total", "Polls of the endpoint's agent that got no answer or an error.",
+		func(a *AgentStatus) float64 { return float64(a.Failures) })
+	polled("reports_rejected_total", "Answers of the endpoint's agent that were not believed.",
+		func(a *AgentStatus) float64 { return float64(a.Rejected) })
+
+	t.add(gauge, "endpoint_agent_report_age_seconds", "Age of the newest report; its figures are exported until it expires.",
+		func(v endpointView) float64 {
+			if v.Load == nil {
+				return unknown
+			}
+			return max(0, v.LoadAge.Seconds())
+		})
+	// Old figures would look like a steady state.
+	figure := func(name, help string, read func(*picker.Load) float64) {
+		t.add(gauge, "endpoint_agent_"+name, help, func(v endpointView) float64 {
+			if v.Load == nil || expired(v.Load, v.LoadAge) {
+				return unknown
+			}
+			return read(v.Load)
+		})
+	}
+	figure("cpu_ratio", "Share of its cores that the backend uses.", func(l *picker.Load) float64 { return l.CPU })
+	figure("memory_ratio", "Share of its memory limit that the backend uses.", func(l *picker.Load) float64 { return l.Mem })
+	figure("cores", "CPU limit that applies to the backend, in cores.", func(l *picker.Load) float64 { return l.Cores })
+	figure("available_cores", "Cores that the backend could use now.", func(l *picker.Load) float64 { return l.Avail })
+	figure("in_flight", "Requests in the backend, from every client.", func(l *picker.Load) float64 { return l.InFlight })
+	figure("sustained_concurrency", "Requests that the backend sustains at once.", func(l *picker.Load) float64 { return l.Conc })
+	figure("error_ratio", "Share of requests that the backend itself saw fail.", func(l *picker.Load) float64 { return l.Err })
+	figure("listening", "0 when the agent sees nobody accept on the backend's port.", func(l *picker.Load) float64 { return truth(l.Listening) })
+}

@@ -1,0 +1,149 @@
+package admin
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"outrigger/breaker"
+	"outrigger/discovery"
+	"outrigger/picker"
+)
+
+const (
+	gauge   = prometheus.GaugeValue
+	counter = prometheus.CounterValue
+)
+
+// unknown is the value of a metric that is left out.
+const unknown = picker.Absent
+
+// serviceMetrics lists what each service exports, labelled with its name.
+func serviceMetrics() []metric[serviceView] {
+	t := &table[serviceView]{base: []string{"service"}}
+	balanceMetrics(t)
+	discoveryMetrics(t)
+	trafficMetrics(t)
+	return t.rows
+}
+
+func balanceMetrics(t *table[serviceView]) {
+	type view = serviceView
+	t.add(gauge, "service_endpoints", "Endpoints in the set in use.",
+		func(v view) float64 { return float64(len(v.Endpoints)) })
+	t.add(gauge, "service_endpoints_ready", "Endpoints that may be picked.",
+		func(v view) float64 { return float64(v.Ready) })
+	t.add(gauge, "service_endpoints_ejected", "Endpoints whose breaker keeps them out.",
+		func(v view) float64 { return float64(v.EjectedEndpoints) })
+	t.add(gauge, "service_panic", "1 while ejections are ignored because every endpoint is ejected.",
+		func(v view) float64 { return truth(v.Panic) })
+	t.add(gauge, "service_draining", "1 while new requests are turned away for the shutdown.",
+		func(v view) float64 { return truth(v.Draining) })
+	t.add(counter, "service_attempts_total", "Requests sent to an endpoint, each retry counting again.",
+		func(v view) float64 { return float64(v.Requests) })
+	t.add(counter, "service_retries_total", "Attempts that were retries.",
+		func(v view) float64 { return float64(v.Retries) })
+	t.add(counter, "service_retries_denied_total", "Retries that the retry budget forbade.",
+		func(v view) float64 { return float64(v.BudgetSpent) })
+	t.addBy(counter, "reason", "service_refused_total", "Our own 503 answers by their Outrigger-Reason.",
+		func(v view, emit func(float64, ...string)) {
+			for reason, n := range v.Refused {
+				emit(float64(n), reason)
+			}
+		})
+	t.add(gauge, "queue_waiting", "Requests waiting for a free slot.",
+		func(v view) float64 { return float64(v.Waiting) })
+	t.add(counter, "queue_served_total", "Requests that waited and got a slot.",
+		func(v view) float64 { return float64(v.Queued) })
+	t.add(counter, "queue_overflowed_total", "Requests turned away because the queue was full.",
+		func(v view) float64 { return float64(v.Overflowed) })
+	t.add(counter, "queue_timed_out_total", "Requests turned away after waiting in vain.",
+		func(v view) float64 { return float64(v.TimedOut) })
+	t.addBy(gauge, "state", "capacity_breaker_state", "1 for the state that the service-level breaker is in.",
+		func(v view, emit func(float64, ...string)) { states(v.Capacity, emit) })
+	t.add(counter, "capacity_breaker_trips_total", "How often the service-level breaker opened.",
+		func(v view) float64 { return float64(v.CapacityTrips) })
+}
+
+func discoveryMetrics(t *table[serviceView]) {
+	add := func(kind prometheus.ValueType, name, help string, read func(*discovery.Status) float64) {
+		t.add(kind, "discovery_"+name, help, func(v serviceView) float64 {
+			if v.discovery == nil {
+				return unknown
+			}
+			return read(v.discovery)
+		})
+	}
+	// onceSeen is for what has no meaning before the first answer.
+	onceSeen := func(read func(*discovery.Status) float64) func(*discovery.Status) float64 {
+		return func(d *discovery.Status) float64 {
+			if !d.Seen {
+				return unknown
+			}
+			return read(d)
+		}
+	}
+	type status = *discovery.Status
+	add(gauge, "seen", "1 once discovery gave a first answer.", func(d status) float64 { return truth(d.Seen) })
+	add(gauge, "current", "1 while the last read was answered and believed.", func(d status) float64 { return truth(d.Current) })
+	add(gauge, "instances", "Instances in the set in use.", onceSeen(func(d status) float64 { return float64(d.Instances) }))
+	add(gauge, "unusable_instances", "Registrations left out of the set: bad address, no port, double ID.",
+		onceSeen(func(d status) float64 { return float64(d.Unusable) }))
+	add(gauge, "index", "Consul's index of the last believed answer.", onceSeen(func(d status) float64 { return float64(d.Index) }))
+	add(gauge, "age_seconds", "Time since the last believed answer. Grows to the wait of a blocking query with nothing amiss; see discovery_current.",
+		onceSeen(func(d status) float64 { return d.Age.Seconds() }))
+	add(gauge, "last_change_age_seconds", "Time since the set changed.", onceSeen(func(d status) float64 { return d.SinceChange.Seconds() }))
+	add(gauge, "last_contact_seconds", "How far behind its leader the answering Consul server was.",
+		onceSeen(func(d status) float64 { return d.LastContact.Seconds() }))
+	add(gauge, "failing_seconds", "Time since reads began to fail, 0 when they do not.", func(d status) float64 { return d.FailingFor.Seconds() })
+	add(gauge, "holding", "1 while an answer is not believed and the last good set kept.", func(d status) float64 { return truth(d.Holding != "") })
+	add(gauge, "holding_seconds", "Time since the last good set is kept against an answer, 0 when it is not.",
+		func(d status) float64 { return d.HoldingFor.Seconds() })
+	add(counter, "answers_total", "Reads that were answered.", func(d status) float64 { return float64(d.AnswersTotal) })
+	add(counter, "errors_total", "Reads that failed.", func(d status) float64 { return float64(d.ErrorsTotal) })
+	add(counter, "held_answers_total", "Answers that were not believed.", func(d status) float64 { return float64(d.HeldTotal) })
+	add(counter, "updates_total", "Changes of the set.", func(d status) float64 { return float64(d.UpdatesTotal) })
+}
+
+func trafficMetrics(t *table[serviceView]) {
+	add := func(kind prometheus.ValueType, name, help string, read func(*Traffic) float64) {
+		t.add(kind, name, help, func(v serviceView) float64 {
+			if v.traffic == nil {
+				return unknown
+			}
+			return read(v.traffic)
+		})
+	}
+	byClass := func(name, help string, read func(*Traffic) *[len(classNames)]uint64) {
+		t.addBy(counter, "class", name, help, func(v serviceView, emit func(float64, ...string)) {
+			if v.traffic == nil {
+				return
+			}
+			for class := 1; class < len(classNames); class++ {
+				emit(float64(read(v.traffic)[class]), classNames[class])
+			}
+		})
+	}
+	byClass("backend_responses_total", "Answers of backends passed on to clients, by status class.",
+		func(t *Traffic) *[len(classNames)]uint64 { return &t.Passed })
+	byClass("own_responses_total", "Answers that the sidecar made itself, by status class.",
+		func(t *Traffic) *[len(classNames)]uint64 { return &t.Own })
+	add(counter, "client_errors_total", "Requests refused as invalid, ambiguous or too large.",
+		func(t *Traffic) float64 { return float64(t.ClientErrors) })
+	add(counter, "clients_gone_total", "Requests whose client left before the end.",
+		func(t *Traffic) float64 { return float64(t.ClientGone) })
+	add(counter, "responses_aborted_total", "Answers cut short because the backend broke off.",
+		func(t *Traffic) float64 { return float64(t.Aborted) })
+	add(gauge, "client_connections_open", "Client connections, upgraded ones among them.",
+		func(t *Traffic) float64 { return float64(t.Open) })
+	add(counter, "client_connections_accepted_total", "Client connections accepted.",
+		func(t *Traffic) float64 { return float64(t.Accepted) })
+	add(gauge, "tunnels_open", "Upgraded client connections.",
+		func(t *Traffic) float64 { return float64(t.Tunnels) })
+}
+
+// states writes a breaker's state as Prometheus writes enums: one series for
+// each, and 1 for the one that holds.
+func states(now string, emit func(float64, ...string)) {
+	for _, s := range []breaker.State{breaker.Closed, breaker.Open, breaker.HalfOpen} {
+		emit(truth(s.String() == now), s.String())
+	}
+}

@@ -1,0 +1,143 @@
+package admin
+
+import (
+	"math"
+	"time"
+
+	"outrigger/discovery"
+	"outrigger/picker"
+	"outrigger/sidecar/balance"
+)
+
+// classNames are the status classes; 0 is none. Read-only.
+var classNames = [6]string{"", "1xx", "2xx", "3xx", "4xx", "5xx"}
+
+func (s *Server) describe(services []Service) StatusDoc {
+	now := s.o.Now()
+	doc := StatusDoc{
+		Version: s.o.Version, Time: now, UptimeSeconds: max(0, now.Sub(s.started).Seconds()),
+		WaitingFor: s.waiting(), Draining: s.o.Draining(),
+		Services: make([]ServiceDoc, 0, len(services)),
+	}
+	doc.Ready = !doc.Draining && len(doc.WaitingFor) == 0
+	for _, sv := range services {
+		doc.Services = append(doc.Services, sv.describe())
+	}
+	return doc
+}
+
+func (sv *Service) describe() ServiceDoc {
+	st := sv.Status()
+	doc := ServiceDoc{
+		Name: sv.Name, Listen: sv.Listen, Policy: st.Policy, Mode: st.Mode,
+		Draining: st.Draining, Panic: st.Panic,
+		EndpointsTotal: len(st.Endpoints), EndpointsReady: st.Ready, EndpointsEjected: st.EjectedEndpoints,
+		WhyNoneReady:  st.Reason,
+		AttemptsTotal: st.Requests, RetriesTotal: st.Retries, RetriesDeniedTotal: st.BudgetSpent,
+		RefusedTotal: st.Refused,
+		Queue: QueueDoc{
+			Waiting: st.Waiting, ServedTotal: st.Queued,
+			OverflowedTotal: st.Overflowed, TimedOutTotal: st.TimedOut,
+		},
+		Capacity: CapacityDoc{
+			State: st.Capacity, OpenForSeconds: positive(st.CapacityFor), TripsTotal: st.CapacityTrips,
+		},
+		Endpoints: make([]EndpointDoc, 0, len(st.Endpoints)),
+	}
+	if sv.Discovery != nil {
+		doc.Discovery = describeDiscovery(sv.Discovery())
+	}
+	if sv.Traffic != nil {
+		doc.Traffic = describeTraffic(sv.Traffic())
+	}
+	for i := range st.Endpoints {
+		doc.Endpoints = append(doc.Endpoints, sv.endpoint(&st.Endpoints[i]))
+	}
+	return doc
+}
+
+func describeDiscovery(d discovery.Status) *DiscoveryDoc {
+	doc := &DiscoveryDoc{
+		Seen: d.Seen, Current: d.Current, Instances: d.Instances, Unusable: d.Unusable, Index: d.Index,
+		LastError: d.LastError, FailingForSeconds: positive(d.FailingFor),
+		Holding: d.Holding, HoldingForSeconds: positive(d.HoldingFor),
+		AnswersTotal: d.AnswersTotal, ErrorsTotal: d.ErrorsTotal,
+		HeldTotal: d.HeldTotal, UpdatesTotal: d.UpdatesTotal,
+	}
+	if d.LastError != "" {
+		doc.LastErrorAgeSeconds = known(d.LastErrorAge.Seconds())
+	}
+	if d.Seen {
+		doc.AgeSeconds = known(d.Age.Seconds())
+		doc.SinceChangeSeconds = known(d.SinceChange.Seconds())
+		doc.LastContactSeconds = known(d.LastContact.Seconds())
+	}
+	return doc
+}
+
+func describeTraffic(t Traffic) *TrafficDoc {
+	doc := &TrafficDoc{
+		ConnectionsOpen: t.Open, TunnelsOpen: t.Tunnels, ConnectionsAcceptedTotal: t.Accepted,
+		BackendResponsesTotal: map[string]uint64{}, OwnResponsesTotal: map[string]uint64{},
+		ClientErrorsTotal: t.ClientErrors, ClientsGoneTotal: t.ClientGone, ResponsesAbortedTotal: t.Aborted,
+	}
+	for class := 1; class < len(classNames); class++ {
+		doc.BackendResponsesTotal[classNames[class]] = t.Passed[class]
+		doc.OwnResponsesTotal[classNames[class]] = t.Own[class]
+	}
+	return doc
+}
+
+func (sv *Service) endpoint(e *balance.EndpointStatus) EndpointDoc {
+	doc := EndpointDoc{
+		ID: e.Instance.ID, Node: e.Instance.Node, Datacenter: e.Instance.Datacenter,
+		Address: e.Instance.HostPort(), Weight: e.Instance.Weight, Health: e.Instance.Health.String(),
+		Ready: e.Ready, Why: e.Why, InFlight: e.InFlight,
+		RequestsTotal: e.Totals.Requests, SuccessesTotal: e.Totals.Successes,
+		FailuresTotal: e.Totals.Failures, DropsTotal: e.Totals.Drops, IgnoredTotal: e.Totals.Ignored,
+		LatencySeconds: positive(e.Latency),
+		Breaker: EndpointBreakerDoc{
+			State: e.Breaker, ReturnsInSeconds: positive(e.Returns), EjectionsTotal: e.Ejections,
+		},
+	}
+	if e.Limit > 0 {
+		doc.Limit = &e.Limit
+	}
+	if sv.Agents != nil {
+		if a := sv.Agents(e.Instance.ID); a.Polled {
+			doc.Agent = &AgentDoc{a.Addr, a.Polls, a.Failures, a.Rejected, a.LastError}
+		}
+	}
+	if e.Load != nil {
+		doc.Figures = describeFigures(e.Load, e.LoadAge)
+	}
+	return doc
+}
+
+func describeFigures(l *picker.Load, age time.Duration) *FiguresDoc {
+	return &FiguresDoc{
+		AgeSeconds: max(0, age.Seconds()), Expired: expired(l, age), Listening: l.Listening,
+		CPU: known(l.CPU), Memory: known(l.Mem), Cores: known(l.Cores), AvailableCores: known(l.Avail),
+		InFlight: known(l.InFlight), OwnInFlight: known(l.OwnInFlight),
+		Concurrency: known(l.Conc), ErrorShare: known(l.Err),
+	}
+}
+
+// expired reports whether policies have stopped believing figures of this age.
+func expired(l *picker.Load, age time.Duration) bool { return l.At+age >= l.Expires }
+
+// known returns a figure unless it is picker.Absent or no number that JSON has.
+func known(v float64) *float64 {
+	if !(v >= 0) || math.IsInf(v, 1) {
+		return nil
+	}
+	return &v
+}
+
+// positive returns a time in seconds, nil for 0, where that means none.
+func positive(d time.Duration) *float64 {
+	if d <= 0 {
+		return nil
+	}
+	return known(d.Seconds())
+}

@@ -1,0 +1,294 @@
+package balance
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"outrigger/breaker"
+	"outrigger/discovery"
+	"outrigger/picker"
+)
+
+// Balancer hands out leases on the endpoints of one service. All methods are
+// safe for concurrent use.
+//
+// Requests read one immutable snapshot through an atomic pointer. Whatever
+// changes it (membership, breakers) goes through rebuild under mu.
+type Balancer struct {
+	cfg      Config
+	env      Env
+	policy   picker.Policy
+	guard    *breaker.Guard
+	capacity *breaker.Capacity
+	budget   *breaker.Budget
+
+	snap     atomic.Pointer[snapshot]
+	draining atomic.Bool
+	wake     chan struct{} // one slot: something changed, Run should rebuild
+
+	mu      sync.Mutex // guards members and rebuilding
+	members map[string]*member
+	order   []*member // as Consul gave them
+
+	queue    queue
+	sleepers sync.Pool // of *blocking
+
+	requests    breaker.Meter // first tries, for the budget and Retry-After
+	shed        breaker.Meter
+	granted     atomic.Uint64
+	retries     atomic.Uint64
+	budgetSpent atomic.Uint64 // retries that the budget forbade
+	refused     [numReasons]atomic.Uint64
+}
+
+// member is an endpoint with everything that this package keeps beside it.
+type member struct {
+	ep    *picker.Endpoint
+	br    *breaker.Endpoint
+	conns Conns
+	inst  atomic.Pointer[discovery.Instance]
+}
+
+// snapshot is what a request sees. Immutable.
+type snapshot struct {
+	picker     picker.Picker
+	vetoer     picker.Vetoer // the same, if the policy has a veto
+	ready      []*member
+	all        []*member
+	byID       map[string]*member
+	ignoring   bool          // panic: ejections are ignored, for all are ejected or half-open
+	reason     Reason        // why ready is empty, when it is
+	nextExpiry time.Duration // of the ejections running now; 0: none
+	seen       bool          // a first answer of discovery has come
+}
+
+// New returns a balancer without endpoints. It is an error for the
+// configuration to be invalid. Run must be started for ejections to end.
+func New(cfg Config, env Env) (*Balancer, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	policy, err := picker.New(cfg.Picker, env.Rand)
+	if err != nil {
+		return nil, err
+	}
+	b := &Balancer{
+		cfg:     cfg,
+		env:     env,
+		policy:  policy,
+		guard:   breaker.NewGuard(cfg.Breaker.MaxEjectedPercent),
+		wake:    make(chan struct{}, 1),
+		members: map[string]*member{},
+	}
+	b.sleepers.New = func() any { return newBlocking() }
+	b.capacity = breaker.NewCapacity(cfg.Breaker.Capacity, b.breakerEnv())
+	b.budget = breaker.NewBudget(cfg.Budget, &b.requests)
+	b.snap.Store(&snapshot{picker: policy.Build(nil), reason: NoBackends})
+	return b, nil
+}
+
+func (b *Balancer) breakerEnv() breaker.Env {
+	return breaker.Env{Now: b.env.Now, Rand: b.env.Rand, Changed: b.post}
+}
+
+// post asks Run for a rebuild. It never blocks: breakers call it with their
+// locks held.
+func (b *Balancer) post() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run rebuilds the snapshot when a breaker changes or an ejection runs out,
+// until ctx ends. One per balancer.
+func (b *Balancer) Run(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-b.wake:
+		case <-timer.C:
+		}
+		timer.Reset(b.Tick())
+	}
+}
+
+// Tick rebuilds the snapshot and returns how long it is until the next one is
+// due if nothing changes. Run calls it; a simulator does so itself.
+func (b *Balancer) Tick() time.Duration {
+	b.mu.Lock()
+	s := b.rebuild()
+	b.mu.Unlock()
+	b.grant()
+	if s.nextExpiry == 0 {
+		return time.Hour
+	}
+	return max(time.Millisecond, s.nextExpiry-b.env.Now())
+}
+
+// Update takes the full set of instances as discovery knows it. Endpoints whose
+// instance is still there keep their counters and breakers; those that are gone
+// take no new request, and their leases run on to their ends.
+func (b *Balancer) Update(instances []discovery.Instance) {
+	b.mu.Lock()
+	b.replace(instances)
+	s := b.rebuild()
+	b.mu.Unlock()
+	if s.nextExpiry != 0 {
+		b.post() // of one that has come back ejected, Run does not know
+	}
+	b.grant()
+}
+
+// replace makes members match the instances. The caller holds b.mu. The old
+// map stays as it is: requests read it through the snapshot.
+func (b *Balancer) replace(instances []discovery.Instance) {
+	old := b.members
+	b.members = make(map[string]*member, len(instances))
+	b.order = make([]*member, 0, len(instances))
+	for _, inst := range instances {
+		if _, twice := b.members[inst.ID]; twice {
+			continue
+		}
+		m := old[inst.ID]
+		if m == nil || m.ep.Addr != inst.HostPort() {
+			m = b.join(inst)
+		}
+		m.inst.Store(&inst)
+		m.ep.SetWeight(inst.Weight)
+		b.members[inst.ID] = m
+		b.order = append(b.order, m)
+	}
+	for id, m := range old {
+		if b.members[id] == m {
+			continue
+		}
+		m.br.Retire()
+		if m.conns != nil {
+			m.conns.Retire()
+		}
+	}
+}
+
+func (b *Balancer) join(inst discovery.Instance) *member {
+	m := &member{br: breaker.NewEndpoint(b.cfg.Breaker, b.guard, b.breakerEnv())}
+	m.ep = picker.NewEndpoint(inst.ID, inst.HostPort(), inst.Weight, b.cfg.MaxInFlight, m)
+	if b.env.NewConns != nil {
+		m.conns = b.env.NewConns(m.ep)
+	}
+	return m
+}
+
+// eligible reports whether an instance may take requests but for its breaker.
+func eligible(inst *discovery.Instance) bool {
+	return inst.Weight > 0 && (inst.Health == discovery.Passing || inst.Health == discovery.Warning)
+}
+
+// rebuild makes a new snapshot. The caller holds b.mu, and lets waiters in
+// after it has let go of it.
+func (b *Balancer) rebuild() *snapshot {
+	now := b.env.Now()
+	s := &snapshot{all: b.order, byID: b.members, seen: b.snap.Load().seen || b.order != nil}
+	var in []*member
+	for _, m := range b.order {
+		yes := eligible(m.inst.Load())
+		m.br.SetEligible(yes)
+		if yes {
+			in = append(in, m)
+		}
+	}
+	b.guard.SetTotal(len(in))
+	closed := false
+	for _, m := range in {
+		switch m.br.State(now) {
+		case breaker.Open:
+			if until := m.br.Until(); s.nextExpiry == 0 || until < s.nextExpiry {
+				s.nextExpiry = until
+			}
+			continue
+		case breaker.Closed:
+			closed = true
+		}
+		s.ready = append(s.ready, m)
+	}
+	s.reason = AllEjected // what is left when a policy vetoes them all
+	switch {
+	case len(in) == 0:
+		s.reason = NoBackends
+	case !closed:
+		// Nothing to lose by trying those that are ejected, and one probe at a
+		// time is no service.
+		s.ready, s.ignoring = in, true
+	}
+	for _, m := range in {
+		m.ep.SetLimit(b.limit(m, s.ignoring || m.br.State(now) == breaker.Closed))
+	}
+	eps := make([]*picker.Endpoint, len(s.ready))
+	for i, m := range s.ready {
+		eps[i] = m.ep
+	}
+	s.picker = b.policy.Build(eps)
+	s.vetoer, _ = s.picker.(picker.Vetoer)
+	b.snap.Store(s)
+	if s.seen {
+		b.capacity.SetReady(len(s.ready) > 0)
+	}
+	return s
+}
+
+// vetoes reports whether the policy leaves m out now although it is ready.
+func (s *snapshot) vetoes(m *member, now time.Duration) bool {
+	return s.vetoer != nil && s.vetoer.Vetoes(m.ep, now)
+}
+
+// limit is the endpoint's concurrency limit. From its ejection until it is in
+// again there is room for one more than was there: the probe. So pickers pass
+// over an endpoint whose probe is on its way. It only sinks meanwhile, for the
+// probe itself must not make room for another.
+func (b *Balancer) limit(m *member, in bool) int {
+	if in {
+		return b.cfg.MaxInFlight
+	}
+	one := m.ep.InFlight() + 1
+	if was := m.ep.Limit(); was > 0 {
+		return min(was, one)
+	}
+	return one
+}
+
+// SetLoad stores the figures of an agent's report for the endpoint with this
+// ID. A report for an endpoint that has left is dropped.
+func (b *Balancer) SetLoad(id string, l *picker.Load) {
+	if m := b.snap.Load().byID[id]; m != nil {
+		m.ep.SetLoad(l)
+		if b.queue.waiting.Load() > 0 {
+			b.grant() // a veto may have fallen
+		}
+	}
+}
+
+// InFlight returns this sidecar's requests at the endpoint with this ID now.
+func (b *Balancer) InFlight(id string) int64 {
+	if m := b.snap.Load().byID[id]; m != nil {
+		return int64(m.ep.InFlight())
+	}
+	return 0
+}
+
+// Now reads the balancer's clock.
+func (b *Balancer) Now() time.Duration { return b.env.Now() }
+
+// Seen reports whether discovery has given a first answer.
+func (b *Balancer) Seen() bool { return b.snap.Load().seen }
+
+// Drain turns away every new request with Draining, and everyone who waits.
+// Leases run on.
+func (b *Balancer) Drain() {
+	b.draining.Store(true)
+	b.flush(Draining)
+}

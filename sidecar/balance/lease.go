@@ -1,0 +1,192 @@
+package balance
+
+import (
+	"errors"
+	"time"
+
+	"outrigger/breaker"
+	"outrigger/picker"
+)
+
+// Key is what a request asks by. The zero value asks for any endpoint.
+type Key struct {
+	Hash  uint64       // affinity key, 0 for none
+	Tried picker.Tried // endpoints that this request was sent to already
+	// Again lets the request have an endpoint it tried when there is no other:
+	// right after a pooled connection died, when the endpoint may be well.
+	Again bool
+}
+
+// Lease is the permission to send one request to one endpoint. It ends with
+// Done, at the end of the response body, on cancel, error and upgrade close
+// alike. The zero value is no lease. Not to be copied once in use, and not for
+// concurrent use.
+type Lease struct {
+	b     *Balancer
+	m     *member
+	probe breaker.Probe
+	start time.Duration
+}
+
+// Held reports whether the lease is live.
+func (l *Lease) Held() bool { return l.m != nil }
+
+// Endpoint returns the leased endpoint, nil after Done.
+func (l *Lease) Endpoint() *picker.Endpoint {
+	if l.m == nil {
+		return nil
+	}
+	return l.m.ep
+}
+
+// Conns returns the engine's connection store beside the endpoint.
+func (l *Lease) Conns() Conns { return l.m.conns }
+
+// Start returns when the lease was granted, on the balancer's clock.
+func (l *Lease) Start() time.Duration { return l.start }
+
+// Done ends the lease: in-flight goes down, latency and breaker hear the
+// result, and one waiter gets the slot. A second call is a no-op.
+func (l *Lease) Done(r picker.Result) {
+	m, b := l.m, l.b
+	if m == nil {
+		return
+	}
+	l.m = nil
+	now := b.env.Now()
+	m.ep.Finish(now, r)
+	m.br.Report(l.probe, verdict(r), now)
+	l.probe = breaker.Probe{}
+	if b.queue.waiting.Load() > 0 {
+		b.grant()
+	}
+}
+
+func verdict(r picker.Result) breaker.Verdict {
+	switch r.Outcome {
+	case picker.Success:
+		return breaker.Good
+	case picker.Failure:
+		if r.Down {
+			return breaker.Gone
+		}
+		return breaker.Bad
+	default:
+		return breaker.Neutral // overload is not a fault, nor is a client that left
+	}
+}
+
+// ErrNoOther is the error of Retry: no endpoint but those tried takes the
+// request now, or the budget is spent. What the client is told then depends on
+// what became of the first try.
+var ErrNoOther = errors.New("no other endpoint for a retry")
+
+// TryAcquire leases an endpoint if one has room now. It never waits and, when
+// it succeeds, never allocates (a half-open probe apart: gobreaker's closure).
+// The error is always a *Refusal.
+func (b *Balancer) TryAcquire(k Key) (Lease, error) {
+	l, reason, ok := b.admit(&k)
+	if !ok {
+		return Lease{}, b.Refuse(reason)
+	}
+	return l, nil
+}
+
+// admit counts a new request and tries once.
+func (b *Balancer) admit(k *Key) (Lease, Reason, bool) {
+	now := b.env.Now()
+	b.requests.Add(now)
+	if b.draining.Load() {
+		return Lease{}, Draining, false
+	}
+	return b.try(k, now)
+}
+
+// Retry leases another endpoint than those in k.Tried for one more try of a
+// request, if the service's retry budget allows. It never waits: the client
+// has waited already. The error is ErrNoOther.
+func (b *Balancer) Retry(k Key) (Lease, error) {
+	now := b.env.Now()
+	if b.budget.Exhausted(now) {
+		b.budgetSpent.Add(1)
+		return Lease{}, ErrNoOther
+	}
+	l, _, ok := b.try(&k, now)
+	if !ok {
+		return Lease{}, ErrNoOther
+	}
+	b.budget.Spend(now)
+	b.retries.Add(1)
+	return l, nil
+}
+
+// races bounds how often a pick that somebody else was quicker to take is made
+// again before every endpoint is asked in turn.
+const races = 4
+
+// try leases an endpoint if one has room at the time now.
+func (b *Balancer) try(k *Key, now time.Duration) (Lease, Reason, bool) {
+	s := b.snap.Load()
+	if len(s.ready) == 0 {
+		return Lease{}, s.reason, false
+	}
+	r := picker.Request{Key: k.Hash, Now: now, Tried: k.Tried}
+	for range races {
+		ep, ok := s.picker.Pick(r)
+		if !ok {
+			return b.none(s, k, now)
+		}
+		m := ep.Owner.(*member)
+		if l, ok := b.reserve(s, m, now); ok {
+			return l, 0, true
+		}
+		r.Tried.Add(ep)
+	}
+	off := int(b.env.Rand(uint32(len(s.ready))))
+	for i := range s.ready {
+		m := s.ready[(off+i)%len(s.ready)]
+		if k.Tried.Has(m.ep) || !m.ep.HasRoom() || s.vetoes(m, now) {
+			continue
+		}
+		if l, ok := b.reserve(s, m, now); ok {
+			return l, 0, true
+		}
+	}
+	return b.none(s, k, now)
+}
+
+// reserve takes a slot and the breaker's permission, both or neither.
+func (b *Balancer) reserve(s *snapshot, m *member, now time.Duration) (Lease, bool) {
+	if !m.ep.TryReserve() {
+		return Lease{}, false
+	}
+	probe, ok := m.br.Admit(now)
+	if !ok && !s.ignoring {
+		m.ep.Cancel()
+		return Lease{}, false
+	}
+	b.granted.Add(1)
+	return Lease{b: b, m: m, probe: probe, start: now}, true
+}
+
+// none says why no endpoint took the request, or gives it one it tried before
+// if it wants that.
+func (b *Balancer) none(s *snapshot, k *Key, now time.Duration) (Lease, Reason, bool) {
+	reason := AllEjected
+	for _, m := range s.ready {
+		tried := k.Tried.Has(m.ep)
+		if tried && !k.Again || s.vetoes(m, now) {
+			continue
+		}
+		if tried {
+			if l, ok := b.reserve(s, m, now); ok {
+				return l, 0, true
+			}
+		}
+		// It had no room, whether or not it has now: others come and go.
+		if s.ignoring || m.br.State(now) != breaker.Open {
+			reason = Saturated
+		}
+	}
+	return Lease{}, reason, false
+}

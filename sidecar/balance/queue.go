@@ -1,0 +1,232 @@
+package balance
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"outrigger/breaker"
+)
+
+// Waiter is a request that waits for a free slot. Its owner sets Key and Grant
+// and hands it to Enqueue; everything else belongs to the balancer until Grant
+// is called or Cancel has returned true.
+type Waiter struct {
+	Key Key
+	// Grant is called once, from any goroutine and with no lock held, with a
+	// lease or a *Refusal. Not called after Cancel has returned true.
+	Grant func(Lease, error)
+
+	probe      breaker.Probe
+	prev, next *Waiter
+	queued     bool
+}
+
+// queue is a bounded list of waiters, oldest first.
+type queue struct {
+	waiting atomic.Int64 // read without mu by Done: is there anyone to grant to?
+
+	mu          sync.Mutex
+	first, last *Waiter
+	n           int
+
+	granted, overflowed, timedOut atomic.Uint64
+}
+
+func (q *queue) push(w *Waiter) {
+	w.prev, w.next, w.queued = q.last, nil, true
+	if q.last != nil {
+		q.last.next = w
+	} else {
+		q.first = w
+	}
+	q.last = w
+	q.n++
+	q.waiting.Add(1)
+}
+
+func (q *queue) remove(w *Waiter) {
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		q.first = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	} else {
+		q.last = w.prev
+	}
+	w.prev, w.next, w.queued = nil, nil, false
+	q.n--
+	q.waiting.Add(-1)
+}
+
+// next is who gets the next slot: the oldest, or under pressure (more than
+// half of the queue in use) the newest, whose client is likeliest to be there
+// still when the answer comes.
+func (q *queue) next(length int) *Waiter {
+	if q.n > length/2 {
+		return q.last
+	}
+	return q.first
+}
+
+// Enqueue makes a request wait for a slot, or refuses it: the capacity breaker
+// is open, or the queue is full. It rechecks for room once the waiter can be
+// seen, so a slot freed meanwhile is not missed; Grant may thus be called
+// before Enqueue returns. Waiting has no end of its own: the owner cancels.
+func (b *Balancer) Enqueue(w *Waiter) error {
+	if reason, ok := b.enqueue(w, Saturated); !ok {
+		return b.Refuse(reason)
+	}
+	return nil
+}
+
+func (b *Balancer) enqueue(w *Waiter, why Reason) (Reason, bool) {
+	if b.cfg.Queue.Length == 0 {
+		return why, false
+	}
+	probe, ok := b.capacity.MayQueue(b.env.Now())
+	if !ok {
+		return why, false
+	}
+	w.probe = probe
+	q := &b.queue
+	q.mu.Lock()
+	if q.n >= b.cfg.Queue.Length {
+		q.mu.Unlock()
+		q.overflowed.Add(1)
+		b.capacity.Queued(probe, false)
+		return QueueFull, false
+	}
+	q.push(w)
+	q.mu.Unlock()
+	b.grant()
+	if b.draining.Load() {
+		b.flush(Draining) // Drain may have looked just before the push
+	}
+	return 0, true
+}
+
+// Cancel takes a waiter out of the queue: because its client left, or because
+// its time was up. false: it is not there, Grant has been or is being called.
+func (b *Balancer) Cancel(w *Waiter, clientLeft bool) bool {
+	q := &b.queue
+	q.mu.Lock()
+	was := w.queued
+	if was {
+		q.remove(w)
+	}
+	q.mu.Unlock()
+	switch {
+	case !was:
+	case clientLeft:
+		b.capacity.Abandoned(w.probe)
+	default:
+		q.timedOut.Add(1)
+		b.capacity.Queued(w.probe, false)
+	}
+	return was
+}
+
+// grant gives free slots to waiters until there are no more of either.
+func (b *Balancer) grant() {
+	q := &b.queue
+	for q.waiting.Load() > 0 {
+		q.mu.Lock()
+		w := q.next(b.cfg.Queue.Length)
+		if w == nil {
+			q.mu.Unlock()
+			return
+		}
+		l, _, ok := b.try(&w.Key, b.env.Now())
+		if !ok {
+			q.mu.Unlock()
+			return
+		}
+		q.remove(w)
+		q.mu.Unlock()
+		q.granted.Add(1)
+		b.capacity.Queued(w.probe, true)
+		w.Grant(l, nil)
+	}
+}
+
+// flush refuses everyone who waits.
+func (b *Balancer) flush(reason Reason) {
+	q := &b.queue
+	for {
+		q.mu.Lock()
+		w := q.first
+		if w == nil {
+			q.mu.Unlock()
+			return
+		}
+		q.remove(w)
+		q.mu.Unlock()
+		b.capacity.Abandoned(w.probe)
+		w.Grant(Lease{}, b.Refuse(reason))
+	}
+}
+
+// blocking is a waiter with what Acquire needs to sleep on it.
+type blocking struct {
+	Waiter
+	lease Lease
+	err   error
+	woken chan struct{}
+	timer *time.Timer
+}
+
+func newBlocking() *blocking {
+	w := &blocking{woken: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
+	w.timer.Stop()
+	w.Grant = func(l Lease, err error) {
+		w.lease, w.err = l, err
+		w.woken <- struct{}{}
+	}
+	return w
+}
+
+// Acquire leases an endpoint, waiting in the queue for at most its time-out
+// when none has room. The error is a *Refusal, or ctx.Err() when ctx ends
+// first. It does not allocate when it need not wait.
+func (b *Balancer) Acquire(ctx context.Context, k Key) (Lease, error) {
+	l, reason, ok := b.admit(&k)
+	if ok {
+		return l, nil
+	}
+	if reason != Saturated {
+		return Lease{}, b.Refuse(reason)
+	}
+	return b.wait(ctx, k)
+}
+
+func (b *Balancer) wait(ctx context.Context, k Key) (Lease, error) {
+	w := b.sleepers.Get().(*blocking)
+	defer func() {
+		w.lease, w.err, w.Key = Lease{}, nil, Key{}
+		b.sleepers.Put(w)
+	}()
+	w.Key = k
+	if reason, ok := b.enqueue(&w.Waiter, Saturated); !ok {
+		return Lease{}, b.Refuse(reason)
+	}
+	w.timer.Reset(b.cfg.Queue.Timeout)
+	defer w.timer.Stop()
+	select {
+	case <-w.woken:
+		return w.lease, w.err
+	case <-w.timer.C:
+		if b.Cancel(&w.Waiter, false) {
+			return Lease{}, b.Refuse(QueueTimeout)
+		}
+	case <-ctx.Done():
+		if b.Cancel(&w.Waiter, true) {
+			return Lease{}, ctx.Err()
+		}
+	}
+	<-w.woken // a grant was on its way
+	return w.lease, w.err
+}

@@ -1,0 +1,134 @@
+// Package sidecar assembles the proxy: for each service a source, a balancer,
+// a poller of agents and a listener, and around them admin, logs and shutdown.
+package sidecar
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"outrigger/agentstats"
+	"outrigger/discovery"
+	"outrigger/sidecar/admin"
+	"outrigger/sidecar/balance"
+	"outrigger/sidecar/h1"
+)
+
+// Config is all that a sidecar needs to know.
+type Config struct {
+	Consul discovery.Config
+	Admin  admin.Config
+	Log    LogConfig
+	Agents agentstats.PollConfig
+	// Grace is how long a shutdown waits for requests in flight, 0 to 1h.
+	Grace    time.Duration
+	Services []ServiceConfig
+}
+
+// LogConfig says what is logged and how.
+type LogConfig struct {
+	Level  string // trace, debug, info, warn, error
+	Format string // text or json
+}
+
+// ServiceConfig is one service: a listener and what lies behind it.
+type ServiceConfig struct {
+	Name     string
+	Listen   string // "ADDR:PORT"; port 0 takes a free one
+	Discover discovery.Query
+	Balance  balance.Config
+	HTTP     h1.Config
+}
+
+// DefaultConfig returns the settings of an empty base file, without services.
+func DefaultConfig() Config {
+	return Config{
+		Consul: discovery.DefaultConfig(),
+		Admin:  admin.DefaultConfig(),
+		Log:    LogConfig{Level: "info", Format: "text"}, // as HashiCorp's tools do
+		Agents: agentstats.DefaultPollConfig(),
+		Grace:  30 * time.Second, // Kubernetes' default grace period; Nomad's kill_timeout is 5 s
+	}
+}
+
+// DefaultService returns the settings of a service block that has only a
+// listen address.
+func DefaultService(name string) ServiceConfig {
+	s := ServiceConfig{
+		Name:     name,
+		Discover: discovery.Query{Service: name},
+		Balance:  balance.DefaultConfig(),
+		HTTP:     h1.DefaultConfig(),
+	}
+	s.Balance.Service = name
+	return s
+}
+
+// LogLevels and LogFormats list what LogConfig allows.
+func LogLevels() []string  { return []string{"trace", "debug", "info", "warn", "error"} }
+func LogFormats() []string { return []string{"text", "json"} }
+
+// Validate reports everything that is wrong, one error for each part.
+func (c Config) Validate() error {
+	errs := []error{c.Consul.Validate(), c.Admin.Validate(), c.Log.Validate(), c.Agents.Validate()}
+	if c.Grace < 0 || c.Grace > time.Hour {
+		errs = append(errs, fmt.Errorf("grace is %v, allowed are 0s to 1h", c.Grace))
+	}
+	if len(c.Services) == 0 {
+		errs = append(errs, errors.New("there is no service block: nothing to listen for"))
+	}
+	names, listens := map[string]bool{}, map[string]string{}
+	for _, s := range c.Services {
+		if err := s.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("service %q: %w", s.Name, err))
+		}
+		if names[s.Name] {
+			errs = append(errs, fmt.Errorf("service %q is there twice", s.Name))
+		}
+		names[s.Name] = true
+		if other := listens[s.Listen]; other != "" && !strings.HasSuffix(s.Listen, ":0") {
+			errs = append(errs, fmt.Errorf("services %q and %q both listen on %s", other, s.Name, s.Listen))
+		}
+		listens[s.Listen] = s.Name
+	}
+	return errors.Join(errs...)
+}
+
+// Validate reports the first setting that is out of range.
+func (l LogConfig) Validate() error {
+	if !has(LogLevels(), l.Level) {
+		return fmt.Errorf("log level %q is not one of %s", l.Level, strings.Join(LogLevels(), ", "))
+	}
+	if !has(LogFormats(), l.Format) {
+		return fmt.Errorf("log format %q is not one of %s", l.Format, strings.Join(LogFormats(), ", "))
+	}
+	return nil
+}
+
+// Validate reports the first setting that is out of range.
+func (s ServiceConfig) Validate() error {
+	if s.Name == "" {
+		return errors.New("a service has no name")
+	}
+	if _, _, err := net.SplitHostPort(s.Listen); err != nil {
+		return fmt.Errorf("listen %q is not \"ADDR:PORT\": %w", s.Listen, err)
+	}
+	if err := s.Discover.Validate(); err != nil {
+		return err
+	}
+	if err := s.Balance.Validate(); err != nil {
+		return err
+	}
+	return s.HTTP.Validate()
+}
+
+func has(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,98 @@
+// Package h1 is the HTTP/1.1 engine: one goroutine per client connection, a
+// codec that does no I/O of its own, pooled connections to backends.
+package h1
+
+import (
+	"fmt"
+	"time"
+)
+
+// Config is what the engine needs to know of one service.
+type Config struct {
+	Timeouts Timeouts
+	Limits   Limits
+	Retry    RetryConfig
+	// FailureStatuses are answers that count as the backend's failure.
+	FailureStatuses []int
+	// PoolSize is the most idle connections kept per endpoint, 0 to 100000;
+	// PoolIdle how long one is kept.
+	PoolSize int
+	PoolIdle time.Duration
+	// MaxConns is the most client connections at once, 1 to 1000000. Above it
+	// new ones wait in the kernel's backlog.
+	MaxConns int
+}
+
+// Timeouts bound the phases of a request. They are checked by a coarse clock:
+// one may strike up to 50 ms late, never early.
+type Timeouts struct {
+	Connect   time.Duration // to establish a connection to a backend
+	FirstByte time.Duration // from the end of the request to the head of the answer
+	Idle      time.Duration // between bytes of a body, and of a client connection between requests
+	Tunnel    time.Duration // without a byte in either direction of an upgraded connection
+	Request   time.Duration // all of a request, retries included; 0 is none
+	Head      time.Duration // for a client to send a head, from its first byte on
+}
+
+// RetryConfig says which failures are tried again on another endpoint.
+type RetryConfig struct {
+	Attempts       int  // further tries after the first, 0 to 10
+	ConnectFailure bool // no connection: nothing was sent, any method
+	Reset          bool // the connection broke before an answer: idempotent methods only
+}
+
+// DefaultConfig returns the settings of a service that says nothing.
+func DefaultConfig() Config {
+	return Config{
+		Timeouts: Timeouts{
+			Connect:   time.Second,      // backends are near; a dead host must not hold a request longer
+			FirstByte: 30 * time.Second, // HAProxy's customary "timeout server"
+			Idle:      60 * time.Second,
+			Tunnel:    time.Hour, // HAProxy's customary "timeout tunnel"; WebSockets may rest long
+			Request:   0,         // streams and downloads may take as long as bytes flow
+			Head:      10 * time.Second,
+		},
+		Limits:   DefaultLimits(),
+		Retry:    RetryConfig{Attempts: 2, ConnectFailure: true, Reset: true},
+		PoolSize: 256,
+		PoolIdle: 30 * time.Second, // below the idle time of most servers, so that we close first
+		MaxConns: 10000,
+	}
+}
+
+// Validate reports the first setting that is out of range.
+func (c Config) Validate() error {
+	for _, t := range []struct {
+		name string
+		d    time.Duration
+		zero bool
+	}{
+		{"connect", c.Timeouts.Connect, false},
+		{"first_byte", c.Timeouts.FirstByte, false},
+		{"idle", c.Timeouts.Idle, false},
+		{"tunnel", c.Timeouts.Tunnel, false},
+		{"request", c.Timeouts.Request, true},
+		{"head", c.Timeouts.Head, false},
+	} {
+		if t.zero && t.d == 0 {
+			continue
+		}
+		if t.d < 10*time.Millisecond || t.d > 24*time.Hour {
+			return fmt.Errorf("timeout %s is %v, allowed are 10ms to 24h", t.name, t.d)
+		}
+	}
+	l := c.Limits
+	switch {
+	case c.Retry.Attempts < 0 || c.Retry.Attempts > 10:
+		return fmt.Errorf("retry attempts is %d, allowed are 0 to 10", c.Retry.Attempts)
+	case c.PoolSize < 0 || c.PoolSize > 1e5:
+		return fmt.Errorf("pool size is %d, allowed are 0 to 100000", c.PoolSize)
+	case c.PoolIdle < 10*time.Millisecond || c.PoolIdle > time.Hour:
+		return fmt.Errorf("pool idle time is %v, allowed are 10ms to 1h", c.PoolIdle)
+	case c.MaxConns < 1 || c.MaxConns > 1e6:
+		return fmt.Errorf("max_connections is %d, allowed are 1 to 1000000", c.MaxConns)
+	case l.Line < 256 || l.Line > l.Head || l.Head > bufSize || l.Headers < 8 || l.Headers > 10000:
+		return fmt.Errorf("head limits %+v are out of range: line 256 to head, head to %d, headers 8 to 10000", l, bufSize)
+	}
+	return nil
+}

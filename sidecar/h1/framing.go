@@ -1,0 +1,153 @@
+package h1
+
+import "bytes"
+
+// finishRequest settles what depends on several fields of a request.
+func (h *Head) finishRequest() error {
+	if h.Framing == Chunked {
+		if h.Length >= 0 {
+			return bad("both Transfer-Encoding and Content-Length")
+		}
+		if h.Minor == 0 {
+			return bad("Transfer-Encoding from HTTP/1.0")
+		}
+	} else if h.Length > 0 {
+		h.Framing = Length
+	}
+	if h.Minor == 0 {
+		h.Expect = false // RFC 9110 section 10.1.1: ignored from HTTP/1.0
+	}
+	if err := h.target(); err != nil {
+		return err
+	}
+	h.connection()
+	return nil
+}
+
+// target settles the form of the request target (RFC 9112 section 3.2). An
+// absolute one becomes origin form, its authority the Host.
+func (h *Head) target() error {
+	t := h.Target
+	switch {
+	case fold(h.Method, "connect"):
+		return &ParseError{501, "CONNECT is not served here"}
+	case t[0] == '/':
+	case len(t) == 1 && t[0] == '*':
+		if string(h.Method) != "OPTIONS" {
+			return bad("the target * goes with OPTIONS alone")
+		}
+	default:
+		if err := h.absolute(t); err != nil {
+			return err
+		}
+		if h.Minor == 0 {
+			return nil
+		}
+	}
+	if h.Host == nil && h.Minor > 0 {
+		return bad("no Host")
+	}
+	return nil
+}
+
+func (h *Head) absolute(t []byte) error {
+	i := bytes.Index(t, []byte("://"))
+	if i < 0 || !(fold(t[:i], "http") || fold(t[:i], "https")) {
+		return bad("the request target is neither a path nor an http URL")
+	}
+	t = t[i+3:]
+	end := bytes.IndexAny(t, "/?")
+	if end < 0 {
+		end = len(t)
+	}
+	if end == 0 || !hostOK(t[:end]) {
+		return bad("the authority of the request target is not a host and port")
+	}
+	if h.Host == nil && h.Minor > 0 {
+		return bad("no Host")
+	}
+	// RFC 9112 section 3.2.2: the target's authority wins over the Host field.
+	h.Host, h.Target = t[:end], t[end:]
+	switch {
+	case len(h.Target) > 0 && h.Target[0] == '?':
+		h.Target = append([]byte("/"), h.Target...)
+	case len(h.Target) == 0:
+		if h.Target = []byte("/"); string(h.Method) == "OPTIONS" {
+			h.Target = []byte("*") // section 3.2.4
+		}
+	}
+	return nil
+}
+
+// finishResponse settles what depends on several fields of a response.
+func (h *Head) finishResponse(head bool) error {
+	if h.Framing == Chunked && (h.Length >= 0 || h.Minor == 0) {
+		return bad("a response with Transfer-Encoding and Content-Length, or of HTTP/1.0")
+	}
+	h.connection()
+	switch {
+	case h.Status < 200 || h.Status == 204:
+		// RFC 9110 section 8.6, RFC 9112 section 6.1: neither may be there.
+		if h.Framing == Chunked || h.Length > 0 {
+			return bad("a body announced where there is none")
+		}
+		h.Framing = NoBody
+	case head || h.Status == 304:
+		h.Framing = NoBody
+	case h.Framing == Chunked:
+	case h.Length == 0:
+		h.Framing = NoBody
+	case h.Length > 0:
+		h.Framing = Length
+	default:
+		h.Framing, h.KeepAlive = UntilEOF, false
+	}
+	return nil
+}
+
+// connection reads the Connection fields: persistence, upgrade, and the names
+// of fields that end at this hop.
+func (h *Head) connection() {
+	closes, keeps, upgrades := false, false, false
+	for i := range h.Headers {
+		if h.Headers[i].id != fConnection {
+			continue
+		}
+		eachElement(h.Headers[i].Value, func(e []byte) bool {
+			switch {
+			case fold(e, "close"):
+				closes = true
+			case fold(e, "keep-alive"):
+				keeps = true
+			case fold(e, "upgrade"):
+				upgrades = true
+			default:
+				h.nominate(e)
+			}
+			return true
+		})
+	}
+	h.KeepAlive = !closes && (h.Minor > 0 || keeps)
+	if !upgrades || h.Minor == 0 {
+		return
+	}
+	for i := range h.Headers {
+		if h.Headers[i].id == fUpgrade && h.Upgrade == nil {
+			h.Upgrade = h.Headers[i].Value
+		}
+	}
+}
+
+// nominate marks the fields of that name to be dropped. Those that frame or
+// route the message are not a sender's to take away.
+func (h *Head) nominate(name []byte) {
+	for i := range h.Headers {
+		f := &h.Headers[i]
+		if f.id == fHost || f.id == fContentLength || f.id == fTransferEncoding {
+			continue
+		}
+		if bytes.EqualFold(f.Name, name) {
+			f.drop = true
+		}
+	}
+}

@@ -1,0 +1,284 @@
+package h1
+
+import (
+	"io"
+	"time"
+
+	"outrigger/picker"
+)
+
+// relay sends the answer whose head is in c.res to the client, ends the lease
+// and gives the backend's connection back if it is clean.
+func (c *conn) relay(u *upstream, sentAt time.Duration) (step, failure) {
+	status := c.res.Status
+	r := picker.Result{Outcome: c.outcome(status), FirstByte: c.s.e.now() - sentAt}
+	if status == 101 {
+		c.upgraded(u, r)
+		return stepClose, failure{}
+	}
+	c.s.stats.passed[status/100].Add(1)
+	persists := c.res.KeepAlive
+	to, connection := c.clientFraming()
+	c.s.e.bufs.attach(&c.buf)
+	dst := c.res.appendResponse(c.buf.b[:0], to, connection, false)
+	if len(dst) > bufSize-chunkRoom {
+		dst = c.flush(dst)
+	}
+	var body, client error
+	if dst == nil {
+		client = errClient
+	} else {
+		body, client = c.copyBody(u, dst, to)
+	}
+	r.Total = c.s.e.now() - c.rq.start
+	return c.relayed(u, r, body, client, persists, connection != "close"), failure{}
+}
+
+// outcome is what an answer's status says of the backend.
+func (c *conn) outcome(status int) picker.Outcome {
+	switch {
+	case status < 600 && c.s.failure[status]:
+		return picker.Failure
+	case status == 429 || status == 503:
+		return picker.Drop
+	default:
+		return picker.Success
+	}
+}
+
+// relayed tidies up after an answer: body and client are the errors of the two
+// sides.
+func (c *conn) relayed(u *upstream, r picker.Result, body, client error, persists, keep bool) step {
+	whole := body == nil && client == nil
+	early := !c.upload.finished()
+	c.upload.stop()
+	c.detach()
+	switch {
+	case client != nil:
+		c.s.stats.clientGone.Add(1)
+		r.Outcome = picker.Ignore
+	case body != nil && c.isGone():
+		c.s.stats.clientGone.Add(1)
+		r.Outcome = picker.Ignore
+	case body != nil:
+		c.s.stats.aborted.Add(1)
+		r.Outcome = picker.Failure
+	}
+	sent := c.upload.complete && !early
+	if whole && persists && sent {
+		u.put(c.s.e.now())
+	} else {
+		u.close()
+	}
+	status := c.res.Status
+	c.lease.Done(r)
+	c.s.observe(status, r.Total)
+	if whole && !sent {
+		c.linger()
+		return stepClose
+	}
+	if !whole {
+		c.abort()
+		return stepClose
+	}
+	if keep {
+		return stepKeep
+	}
+	return stepClose
+}
+
+// abort makes the end of the connection look like the cut it is: a reset, so
+// that no client takes what it got for the whole.
+func (c *conn) abort() {
+	if l, ok := c.nc.(interface{ SetLinger(int) error }); ok {
+		_ = l.SetLinger(0)
+	}
+}
+
+// clientFraming decides how the body ends at the client, and what Connection
+// says there.
+func (c *conn) clientFraming() (to Framing, connection string) {
+	to = c.res.Framing
+	keep := c.rq.keepAlive && !c.s.draining.Load()
+	if to == UntilEOF && c.rq.minor > 0 {
+		to = Chunked
+	} else if to == Chunked && c.rq.minor == 0 {
+		to, keep = UntilEOF, false
+	} else if to == UntilEOF {
+		keep = false
+	}
+	// A body the client was never told to send leaves the connection unusable.
+	if c.rq.expect || c.rq.streams && c.upload.finished() && !c.upload.complete {
+		keep = false
+	}
+	switch {
+	case !keep:
+		return to, "close"
+	case c.rq.minor == 0:
+		return to, "keep-alive"
+	default:
+		return to, ""
+	}
+}
+
+// flush writes b and returns an empty slice of c.buf, nil if the client failed.
+func (c *conn) flush(b []byte) []byte {
+	if c.write(b) != nil {
+		return nil
+	}
+	return c.buf.b[:0]
+}
+
+// copyBody sends dst, which holds the head, and the body behind it. body is the
+// error of the backend's side, client of the client's.
+func (c *conn) copyBody(u *upstream, dst []byte, to Framing) (body, client error) {
+	defer c.alarm.off()
+	switch c.res.Framing {
+	case NoBody:
+		if c.flush(dst) == nil {
+			return nil, errClient
+		}
+		return nil, nil
+	case Chunked:
+		return c.copyChunked(u, dst, to)
+	default:
+		return c.copyPlain(u, dst, to)
+	}
+}
+
+// copyPlain copies a body that ends after a length or with the connection.
+func (c *conn) copyPlain(u *upstream, dst []byte, to Framing) (body, client error) {
+	untilEOF := c.res.Framing == UntilEOF
+	left := c.res.Length
+	for {
+		data := u.in.unread()
+		if !untilEOF {
+			data = data[:min(int64(len(data)), left)]
+			left -= int64(len(data))
+		}
+		ended := !untilEOF && left == 0
+		if dst, client = c.put(dst, data, to); client != nil {
+			return nil, client
+		}
+		u.in.skip(len(data))
+		if ended {
+			return nil, nil
+		}
+		if err := c.more(u); err != nil {
+			if !untilEOF || err != io.EOF {
+				return cutErr(err), nil
+			}
+			if to == Chunked && c.flush(append(dst, "0\r\n\r\n"...)) == nil {
+				return nil, errClient
+			}
+			return nil, nil
+		}
+	}
+}
+
+// put sends dst and data in the client's framing: in one piece where they fit
+// into the buffer, else data, when it needs no framing, straight from where it
+// is.
+func (c *conn) put(dst, data []byte, to Framing) ([]byte, error) {
+	if to == Chunked {
+		for len(data) > 0 {
+			k := min(len(data), cap(dst)-len(dst)-chunkRoom)
+			if k > 0 {
+				dst = appendChunk(dst, data[:k])
+				data = data[k:]
+			}
+			if dst = c.flush(dst); dst == nil {
+				return nil, errClient
+			}
+		}
+	} else if len(dst)+len(data) <= cap(dst) && len(dst) > 0 {
+		dst, data = append(dst, data...), nil
+	}
+	if len(dst) > 0 {
+		if dst = c.flush(dst); dst == nil {
+			return nil, errClient
+		}
+	}
+	if len(data) > 0 && c.write(data) != nil {
+		return nil, errClient
+	}
+	return dst, nil
+}
+
+// copyChunked copies a chunked body, taking the coding off and putting our own
+// on: what the client sees is framed by us alone.
+func (c *conn) copyChunked(u *upstream, dst []byte, to Framing) (body, client error) {
+	d := &c.chunks
+	d.reset()
+	for {
+		b := u.in.unread()
+		b = b[:min(len(b), max(0, cap(dst)-len(dst)-chunkRoom))]
+		n, used, err := d.decode(b)
+		if err != nil {
+			return err, nil
+		}
+		if to == Chunked {
+			dst = appendChunk(dst, b[:n])
+		} else {
+			dst = append(dst, b[:n]...)
+		}
+		u.in.skip(used)
+		if d.done() {
+			if to == Chunked {
+				dst = append(d.appendTrailers(append(dst, "0\r\n"...)), '\r', '\n')
+			}
+			if c.flush(dst) == nil {
+				return nil, errClient
+			}
+			return nil, nil
+		}
+		if len(dst) > 0 {
+			if dst = c.flush(dst); dst == nil {
+				return nil, errClient
+			}
+		}
+		if u.in.len() == 0 {
+			if err := c.more(u); err != nil {
+				return cutErr(err), nil
+			}
+		}
+	}
+}
+
+func cutErr(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// more reads the next bytes of a body from the backend.
+func (c *conn) more(u *upstream) error {
+	c.alarm.off() // the client owes nothing while we wait
+	u.alarm.set(c.within(c.s.cfg.Timeouts.Idle))
+	u.in.r, u.in.w = 0, 0 // nothing is unread
+	if k, err := u.in.fill(u.nc); k == 0 && err != nil {
+		return err
+	}
+	return nil
+}
+
+// upgraded passes the 101 on and tunnels until both sides have ended.
+func (c *conn) upgraded(u *upstream, r picker.Result) {
+	head := c.res.appendResponse(nil, NoBody, "", true)
+	c.s.stats.passed[1].Add(1)
+	present := c.write(head) == nil
+	present = c.detach() && present
+	ok := c.alarm.off() && u.alarm.off()
+	if present && ok {
+		c.s.stats.tunnels.Add(1)
+		c.s.tunnel(c.nc, u.nc, c.in.unread(), u.in.unread(), c.s.cfg.Timeouts.Tunnel)
+		c.s.stats.tunnels.Add(-1)
+	} else {
+		r.Outcome = picker.Ignore
+	}
+	u.close()
+	r.Total = c.s.e.now() - c.rq.start
+	c.lease.Done(r)
+	c.s.observe(101, r.Total)
+}

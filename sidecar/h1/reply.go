@@ -1,0 +1,124 @@
+package h1
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"outrigger/sidecar/balance"
+)
+
+// answer is a response made here.
+type answer struct {
+	status     int
+	reason     string // Outrigger-Reason, "" for none
+	text       string // one sentence for a person
+	retryAfter int    // seconds, 0 for none
+	keep       bool   // the connection may persist
+}
+
+// reply sends an answer of our own and reports whether the connection stays.
+// The status line's names are net/http's.
+func (c *conn) reply(a answer) bool {
+	keep := a.keep && c.rq.keepAlive && !c.s.draining.Load()
+	body := appendBody(nil, &a, c.rq.json)
+	b := append([]byte("HTTP/1.1 "), strconv.Itoa(a.status)...)
+	b = append(append(append(b, ' '), http.StatusText(a.status)...), "\r\nContent-Type: "...)
+	if c.rq.json {
+		b = append(b, "application/json\r\n"...)
+	} else {
+		b = append(b, "text/plain; charset=utf-8\r\n"...)
+	}
+	if a.retryAfter > 0 {
+		b = append(strconv.AppendInt(append(b, "Retry-After: "...), int64(a.retryAfter), 10), "\r\n"...)
+	}
+	if a.reason != "" {
+		b = append(append(append(b, "Outrigger-Reason: "...), a.reason...), "\r\n"...)
+	}
+	b = append(b, "Cache-Control: no-store\r\n"...)
+	b = appendLength(b, int64(len(body)))
+	switch {
+	case !keep:
+		b = append(b, "Connection: close\r\n"...)
+	case c.rq.minor == 0:
+		b = append(b, "Connection: keep-alive\r\n"...)
+	}
+	b = append(b, "\r\n"...)
+	if !c.rq.head {
+		b = append(b, body...)
+	}
+	c.s.stats.own[a.status/100].Add(1)
+	c.s.observe(a.status, c.s.e.now()-c.rq.start)
+	if c.write(b) != nil {
+		return false
+	}
+	if !keep {
+		c.linger()
+	}
+	return keep
+}
+
+func appendBody(b []byte, a *answer, json bool) []byte {
+	if !json {
+		b = append(append(b, a.text...), '\n')
+		return b
+	}
+	b = append(strconv.AppendInt(append(b, `{"status":`...), int64(a.status), 10), `,"reason":`...)
+	b = append(strconv.AppendQuote(b, a.reason), `,"message":`...)
+	b = strconv.AppendQuote(b, a.text)
+	if a.retryAfter > 0 {
+		b = strconv.AppendInt(append(b, `,"retry_after":`...), int64(a.retryAfter), 10)
+	}
+	return append(b, "}\n"...)
+}
+
+// lingerFor and lingerBytes bound what is read and thrown away after an answer
+// that ends the connection early.
+const (
+	lingerFor   = time.Second
+	lingerBytes = 256 << 10
+)
+
+// linger lets the client read an answer that came before it had sent all: a
+// close with unread bytes would reset the connection and take the answer along
+// (RFC 9112 section 9.6).
+func (c *conn) linger() {
+	cw, ok := c.nc.(interface{ CloseWrite() error })
+	if !ok || cw.CloseWrite() != nil {
+		return
+	}
+	c.alarm.set(c.s.e.now() + lingerFor)
+	for n := 0; n < lingerBytes; {
+		c.in.r, c.in.w = 0, 0
+		k, err := c.in.fill(c.nc)
+		if err != nil {
+			return
+		}
+		n += k
+	}
+}
+
+// refuse answers a request that got no endpoint.
+func (c *conn) refuse(err error, keep bool) bool {
+	var r *balance.Refusal
+	if !errors.As(err, &r) {
+		c.s.stats.clientGone.Add(1) // the client left while it waited
+		return false
+	}
+	return c.reply(answer{
+		status: 503, reason: r.Reason.String(), retryAfter: r.RetryAfter,
+		text: refusalText[r.Reason], keep: keep,
+	})
+}
+
+// refusalText says the reason to a person.
+var refusalText = [...]string{ // read-only
+	balance.NoBackends:   "no backend of this service is up",
+	balance.AllEjected:   "every backend of this service is failing",
+	balance.Saturated:    "every backend of this service is at its limit",
+	balance.QueueFull:    "every backend of this service is at its limit, and the queue is full",
+	balance.QueueTimeout: "every backend of this service is at its limit, and none came free in time",
+	balance.Unreachable:  "no backend of this service could be reached",
+	balance.Draining:     "this proxy is shutting down",
+}

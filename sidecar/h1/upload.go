@@ -1,0 +1,168 @@
+package h1
+
+import (
+	"io"
+	"os"
+	"time"
+)
+
+// upload streams a request body to the backend from a goroutine of its own, so
+// that an answer that comes early is not missed while the backend has stopped
+// reading. The connection's goroutine starts it, reads the answer meanwhile and
+// joins it before it touches c.in again.
+type upload struct {
+	c       *conn
+	pump    func() // bound once, so that starting it allocates nothing
+	done    chan struct{}
+	framing Framing
+	left    int64
+	chunks  chunkDecoder
+	running bool
+	u       *upstream
+	out     buffer
+
+	// Results, to be read after stop.
+	complete  bool  // the whole body went out
+	clientErr error // the client's fault
+}
+
+func (p *upload) init(c *conn) {
+	p.c, p.done = c, make(chan struct{}, 1)
+	p.pump = p.run
+}
+
+func (p *upload) reset(f Framing, length int64) {
+	p.framing, p.left = f, length
+	p.running, p.complete, p.clientErr, p.u = false, f == NoBody, nil, nil
+	p.chunks.reset()
+}
+
+// start begins the upload. Not twice for one request: what has been read from
+// the client cannot be read again.
+func (p *upload) start(u *upstream) {
+	p.u, p.running = u, true
+	go p.pump()
+}
+
+// stop joins the upload, ending it if it is still going. The client's
+// connection is of no further use then.
+func (p *upload) stop() {
+	if !p.running {
+		return
+	}
+	p.running = false
+	select {
+	case <-p.done:
+		return
+	default:
+	}
+	_ = p.c.nc.SetReadDeadline(longAgo)
+	_ = p.u.nc.SetWriteDeadline(longAgo)
+	<-p.done
+	if !p.c.alarm.struck() {
+		_ = p.c.nc.SetReadDeadline(time.Time{})
+	}
+	if !p.c.alarm.struck() && p.clientErr != nil && os.IsTimeout(p.clientErr) {
+		p.clientErr = nil // it was we who ended it
+	}
+}
+
+// finished reports whether the upload is over, without waiting.
+func (p *upload) finished() bool {
+	if !p.running {
+		return true
+	}
+	select {
+	case <-p.done:
+		p.running = false
+		return true
+	default:
+		return false
+	}
+}
+
+// run copies until the body ends. When the client breaks it off, the backend's
+// connection is struck: it must not take a cut body for a whole one.
+func (p *upload) run() {
+	c, bufs := p.c, p.c.s.e.bufs
+	bufs.attach(&p.out)
+	for !p.complete {
+		if c.in.len() == 0 {
+			c.armClient()
+			if k, err := c.in.fill(c.nc); k == 0 && err != nil {
+				p.fail(err)
+				break
+			}
+		}
+		if err := p.step(); err != nil {
+			p.fail(err)
+			break
+		}
+		p.u.alarm.set(c.within(c.s.cfg.Timeouts.Idle))
+		if p.out.w == 0 {
+			continue
+		}
+		if _, err := p.u.nc.Write(p.out.b[:p.out.w]); err != nil {
+			p.complete = false // the answer, if any, tells more than this error
+			break
+		}
+	}
+	c.alarm.off()
+	if p.complete {
+		p.u.alarm.set(c.within(c.s.cfg.Timeouts.FirstByte))
+	}
+	bufs.release(&p.out)
+	p.done <- struct{}{}
+}
+
+func (p *upload) fail(err error) {
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	p.clientErr = err
+	p.u.alarm.fire()
+}
+
+// step moves what is in c.in to p.out in the backend's framing.
+func (p *upload) step() error {
+	in, out := &p.c.in, &p.out
+	out.w = 0
+	if p.framing == Length {
+		k := int(min(p.left, int64(in.len())))
+		out.w = copy(out.b[:], in.unread()[:k])
+		in.skip(k)
+		p.left -= int64(k)
+		p.complete = p.left == 0
+		return nil
+	}
+	// Room for the size line, the CRLF and the last chunk around the data.
+	b := in.unread()
+	b = b[:min(len(b), bufSize-chunkRoom-maxTrailers)]
+	n, used, err := p.chunks.decode(b)
+	if err != nil {
+		return err
+	}
+	dst := appendChunk(out.b[:0], b[:n])
+	in.skip(used)
+	if p.chunks.done() {
+		p.complete = true
+		dst = p.chunks.appendTrailers(append(dst, "0\r\n"...))
+		dst = append(dst, '\r', '\n')
+	}
+	out.w = len(dst)
+	return nil
+}
+
+// chunkRoom is what framing one chunk may add: a size line, a CRLF, the last
+// chunk and the empty line.
+const chunkRoom = 32
+
+// appendChunk appends data as one chunk; nothing for no data, which would end
+// the message.
+func appendChunk(dst, data []byte) []byte {
+	if len(data) == 0 {
+		return dst
+	}
+	dst = append(appendHex(dst, len(data)), '\r', '\n')
+	return append(append(dst, data...), '\r', '\n')
+}

@@ -1,0 +1,155 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"outrigger/agentstats"
+	"outrigger/discovery"
+	"outrigger/picker"
+	"outrigger/sidecar/admin"
+	"outrigger/sidecar/balance"
+	"outrigger/sidecar/h1"
+)
+
+// service is one listener with everything behind it.
+type service struct {
+	cfg      ServiceConfig
+	http     h1.Config
+	log      hclog.Logger
+	source   discovery.Source
+	balancer *balance.Balancer
+	poller   *agentstats.Poller
+	ln       net.Listener
+	server   *h1.Server
+	badAgent map[string]string // by instance ID: what was logged of its agent's address
+}
+
+func newService(c ServiceConfig, agents agentstats.PollConfig, source discovery.Source,
+	engine *h1.Engine, now func() time.Duration, log hclog.Logger) (*service, error) {
+	s := &service{cfg: c, http: c.HTTP, source: source, log: log.With("service", c.Name), badAgent: map[string]string{}}
+	s.http.FailureStatuses = c.Balance.Breaker.FailureStatuses
+	env := balance.RealEnv(engine.Conns(s.http))
+	env.Now = now // one clock for all: figures' ages are told on it too
+	var err error
+	if s.balancer, err = balance.New(c.Balance, env); err != nil {
+		return nil, fmt.Errorf("service %q: %w", c.Name, err)
+	}
+	s.poller = agentstats.NewPoller(agents, agentstats.PollEnv{
+		Now: now, Rand: rand.Uint32N, InFlight: s.balancer.InFlight, Logger: s.log.Named("agents"),
+	})
+	if s.ln, err = net.Listen("tcp", c.Listen); err != nil {
+		return nil, fmt.Errorf("service %q: %w", c.Name, err)
+	}
+	return s, nil
+}
+
+// run follows Consul, polls agents and serves until ctx ends. The listener is
+// the server's to close (Shutdown).
+func (s *service) run(ctx context.Context, failed chan<- error) {
+	done := make(chan struct{}, 3)
+	go func() {
+		s.balancer.Run(ctx)
+		done <- struct{}{}
+	}()
+	go func() {
+		if err := s.source.Watch(ctx, s.apply); err != nil && ctx.Err() == nil {
+			failed <- fmt.Errorf("service %q: discovery: %w", s.cfg.Name, err)
+		}
+		done <- struct{}{}
+	}()
+	go func() {
+		if err := s.poller.Run(ctx, s.sink); err != nil && ctx.Err() == nil {
+			failed <- fmt.Errorf("service %q: polling agents: %w", s.cfg.Name, err)
+		}
+		done <- struct{}{}
+	}()
+	if err := s.server.Serve(s.ln); err != nil {
+		failed <- fmt.Errorf("service %q: %w", s.cfg.Name, err)
+	}
+	for range cap(done) {
+		<-done
+	}
+}
+
+// apply takes a full set from discovery to the balancer and the poller.
+func (s *service) apply(set []discovery.Instance) {
+	s.balancer.Update(set)
+	targets := make([]agentstats.Target, 0, len(set))
+	for _, inst := range set {
+		addr, ok, err := agentstats.AgentAddr(inst.Meta, inst.Address)
+		if err != nil {
+			s.complain(inst.ID, err)
+		} else if ok {
+			targets = append(targets, agentstats.Target{ID: inst.ID, Addr: addr})
+		}
+	}
+	s.poller.SetTargets(targets)
+	s.log.Debug("membership", "instances", len(set), "with_agent", len(targets))
+}
+
+// complain logs a bad agent address once, not with every change of the set.
+func (s *service) complain(id string, err error) {
+	if s.badAgent[id] == err.Error() {
+		return
+	}
+	if len(s.badAgent) > 10000 { // instances come and go; forgetting means logging again
+		clear(s.badAgent)
+	}
+	s.badAgent[id] = err.Error()
+	s.log.Warn("the instance's agent is not polled", "instance", id, "error", err)
+}
+
+// sink takes an agent's report to its endpoint.
+func (s *service) sink(id string, sample agentstats.Sample) {
+	s.balancer.SetLoad(id, loadOf(sample))
+}
+
+// loadOf turns a report into what policies see of it. Figures that it does not
+// carry stay absent, but for a backend's port, which is taken to listen.
+func loadOf(s agentstats.Sample) *picker.Load {
+	r := &s.Report
+	return &picker.Load{
+		At:          s.At,
+		Expires:     s.At + s.Expiry,
+		InFlight:    r.InFlight.Or(picker.Absent),
+		OwnInFlight: float64(s.OwnInFlight),
+		Cores:       r.Cores.Or(picker.Absent),
+		Avail:       r.Avail.Or(picker.Absent),
+		CPU:         r.CPU.Or(picker.Absent),
+		Mem:         r.Mem.Or(picker.Absent),
+		Conc:        r.Conc.Or(picker.Absent),
+		Err:         r.Err.Or(picker.Absent),
+		Epoch:       r.Epoch,
+		Listening:   r.Listening.Or(true),
+	}
+}
+
+// describe is what the admin listener sees of the service.
+func (s *service) describe() admin.Service {
+	return admin.Service{
+		Name: s.cfg.Name, Listen: s.ln.Addr().String(),
+		Status:    s.balancer.Status,
+		Discovery: s.source.Status,
+		Traffic: func() admin.Traffic {
+			t := s.server.Stats()
+			return admin.Traffic{
+				Accepted: t.Accepted, Open: t.Open, Tunnels: t.Tunnels,
+				Passed: t.Passed, Own: t.Own,
+				ClientErrors: t.ClientErrors, ClientGone: t.ClientGone, Aborted: t.Aborted,
+			}
+		},
+		Agents: func(id string) admin.AgentStatus {
+			st, ok := s.poller.Status(id)
+			return admin.AgentStatus{
+				Polled: ok, Addr: st.Addr, Polls: st.Polls,
+				Failures: st.Failures, Rejected: st.Rejected + st.Replayed, LastError: st.LastError,
+			}
+		},
+	}
+}

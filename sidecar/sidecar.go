@@ -1,0 +1,147 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"outrigger/discovery"
+	"outrigger/sidecar/admin"
+	"outrigger/sidecar/h1"
+	"outrigger/sidecar/tunnel"
+)
+
+// Sidecar is an assembled proxy. New, then Run once.
+type Sidecar struct {
+	cfg      Config
+	log      hclog.Logger
+	engine   *h1.Engine
+	services []*service
+	admin    *admin.Server
+	draining atomic.Bool
+}
+
+// New assembles a sidecar and opens its listeners, so that a port that is taken
+// shows at once. It does not speak to Consul yet.
+func New(cfg Config, log hclog.Logger, version string) (*Sidecar, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	// One second in, so that no time stamp of this clock is 0, which means "never".
+	now := func() time.Duration { return time.Since(start) + time.Second }
+	engine, err := h1.NewEngine(now)
+	if err != nil {
+		return nil, fmt.Errorf("starting the HTTP engine: %w", err)
+	}
+	client, err := discovery.NewClient(cfg.Consul)
+	if err != nil {
+		return nil, err
+	}
+	sc := &Sidecar{cfg: cfg, log: log, engine: engine}
+	o := admin.Options{Version: version, Log: log.Named("admin"), Draining: sc.draining.Load}
+	for _, c := range cfg.Services {
+		source := discovery.NewConsul(client, c.Discover, cfg.Consul, discovery.Env{Logger: log.Named("discovery")})
+		s, err := newService(c, cfg.Agents, source, engine, now, log)
+		if err != nil {
+			return nil, errors.Join(err, sc.closeListeners())
+		}
+		sc.services = append(sc.services, s)
+		o.Services = append(o.Services, s.describe())
+	}
+	sc.admin, err = admin.New(cfg.Admin, o)
+	if err == nil {
+		_, err = sc.admin.Listen()
+	}
+	if err != nil {
+		return nil, errors.Join(err, sc.closeListeners())
+	}
+	for _, s := range sc.services {
+		s.server = engine.NewServer(s.http, s.balancer, h1.Options{
+			Log: s.log, Tunnel: tunnel.Run, Observe: sc.admin.Observe(s.cfg.Name),
+		})
+	}
+	return sc, nil
+}
+
+func (sc *Sidecar) closeListeners() error {
+	var errs []error
+	for _, s := range sc.services {
+		errs = append(errs, s.ln.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Run serves until ctx ends, then stops accepting, lets what is in flight
+// finish within the grace time, and returns nil. An error means that it could
+// not go on serving, or that the grace time ran out with requests in flight.
+func (sc *Sidecar) Run(ctx context.Context) error {
+	// What serves requests outlives ctx until they are done.
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	failed := make(chan error, 1+len(sc.services))
+
+	wg.Go(func() { sc.engine.Run(inner) })
+	wg.Go(func() {
+		if err := sc.admin.Serve(inner); err != nil {
+			failed <- fmt.Errorf("admin listener: %w", err)
+		}
+	})
+	for _, s := range sc.services {
+		sc.log.Info("serving", "service", s.cfg.Name, "listen", s.ln.Addr(), "policy", s.cfg.Balance.Picker.Policy)
+		wg.Go(func() { s.run(inner, failed) })
+	}
+	sc.log.Info("admin listener", "addr", sc.admin.Addr())
+
+	var err error
+	select {
+	case <-ctx.Done():
+		sc.log.Info("shutting down", "grace", sc.cfg.Grace)
+	case err = <-failed:
+		sc.log.Error("shutting down", "error", err)
+	}
+	return errors.Join(err, sc.shutdown())
+}
+
+// shutdown drains all listeners within the grace time.
+func (sc *Sidecar) shutdown() error {
+	sc.draining.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), sc.cfg.Grace)
+	defer cancel()
+	errs := make([]error, len(sc.services))
+	var wg sync.WaitGroup
+	for i, s := range sc.services {
+		wg.Go(func() {
+			if err := s.server.Shutdown(ctx); err != nil {
+				errs[i] = fmt.Errorf("service %q: requests were cut when the grace time of %v ran out", s.cfg.Name, sc.cfg.Grace)
+			}
+		})
+	}
+	wg.Wait()
+	err := errors.Join(errs...)
+	if err == nil {
+		sc.log.Info("every request has finished")
+	}
+	return err
+}
+
+// Addr returns where a service listens; nil for an unknown one.
+func (sc *Sidecar) Addr(name string) net.Addr {
+	for _, s := range sc.services {
+		if s.cfg.Name == name {
+			return s.ln.Addr()
+		}
+	}
+	return nil
+}
+
+// AdminAddr returns where the admin listener listens.
+func (sc *Sidecar) AdminAddr() net.Addr { return sc.admin.Addr() }
