@@ -1,0 +1,37 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"outrigger/agentstats"
+	"outrigger/config"
+	"outrigger/sidecar"
+)
+
+func runAgent(ctx context.Context, args []string, s streams) int {
+	paths, status, ok := configPaths("agent", args, s)
+	if !ok {
+		return status
+	}
+	if len(paths) != 1 {
+		fmt.Fprintln(s.err, "outrigger agent: one file, please: an agent watches one backend")
+		return 2
+	}
+	cfg, err := config.LoadAgent(paths[0], config.OS())
+	if err != nil {
+		fmt.Fprintln(s.err, err)
+		return 1
+	}
+	log := newLogger(sidecar.DefaultConfig().Log, s.err).Named("agent")
+	a, err := agentstats.NewAgent(cfg, agentstats.Env{Logger: log, Version: version()})
+	if err != nil {
+		log.Error("cannot start", "error", err)
+		return 1
+	}
+	if err := a.Run(ctx); err != nil {
+		log.Error("ended", "error", err)
+		return 1
+	}
+	return 0
+}

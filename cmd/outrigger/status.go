@@ -1,0 +1,399 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"outrigger/sidecar/admin"
+)
+
+// statusQuery asks a sidecar's admin listener.
+type statusQuery struct {
+	addr    string // ADDR:PORT
+	service string // "": all
+	json    bool
+}
+
+func runStatus(ctx context.Context, args []string, s streams) int {
+	fs := flag.NewFlagSet("status", flag.ContinueOnError)
+	addr := fs.String("addr", admin.DefaultConfig().Listen, "`ADDR:PORT` of the sidecar's admin listener")
+	service := fs.String("service", "", "show the service `NAME` alone")
+	asJSON := fs.Bool("json", false, "print what /v1/status says, as JSON")
+	watch := fs.Bool("watch", false, "ask again and again, until interrupted")
+	interval := fs.Duration("interval", time.Second, "time between two looks with -watch, 100ms to 1h")
+	if status, ok := parse(fs, args, s, "status [-addr ADDR:PORT] [-service NAME] [-json] [-watch [-interval 1s]]"); !ok {
+		return status
+	}
+	given := map[string]bool{}
+	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	host, port, err := net.SplitHostPort(*addr)
+	switch {
+	case fs.NArg() > 0:
+		err = fmt.Errorf("%q is not understood; to see one service, use -service NAME", fs.Arg(0))
+	case err != nil:
+		err = fmt.Errorf("-addr %q is not \"ADDR:PORT\": %w", *addr, err)
+	case given["service"] && *service == "":
+		err = errors.New("-service needs a name; leave it out to see all")
+	case *interval < 100*time.Millisecond || *interval > time.Hour:
+		err = fmt.Errorf("-interval is %v, allowed are 100ms to 1h", *interval)
+	case given["interval"] && !*watch:
+		err = errors.New("-interval needs -watch")
+	}
+	if err != nil {
+		fmt.Fprint(s.err, statusError(err))
+		return 2
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	q := statusQuery{addr: net.JoinHostPort(host, port), service: *service, json: *asJSON}
+	if *watch {
+		return q.watch(ctx, s, *interval, isTerminal(s.out))
+	}
+	page, err := q.page(ctx)
+	if err != nil {
+		fmt.Fprint(s.err, statusError(err))
+		return 1
+	}
+	if _, err := s.out.Write(page); err != nil {
+		return 1 // nobody reads any more
+	}
+	return 0
+}
+
+// isTerminal reports whether w is a character device, which is close enough:
+// the others swallow anything.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// watch shows a page every interval until ctx ends. A sidecar that goes away
+// meanwhile is waited for: it may be restarting.
+func (q statusQuery) watch(ctx context.Context, s streams, interval time.Duration, inPlace bool) int {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for first := true; ; first = false {
+		page, err := q.page(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return 0
+		case err != nil && first:
+			fmt.Fprint(s.err, statusError(err))
+			return 1
+		case err != nil:
+			page = []byte(statusError(err))
+		}
+		switch {
+		case inPlace:
+			page = redraw(page)
+		case !first && !q.json:
+			page = append([]byte{'\n'}, page...)
+		}
+		if _, err := s.out.Write(page); err != nil {
+			return 1
+		}
+		select {
+		case <-ctx.Done():
+			return 0
+		case <-tick.C:
+		}
+	}
+}
+
+// redraw makes a page that overwrites the last one on a terminal. Each line
+// clears its own rest, for a screen that is cleared first flickers.
+func redraw(page []byte) []byte {
+	out := append([]byte("\x1b[H"), bytes.ReplaceAll(page, []byte{'\n'}, []byte("\x1b[K\n"))...)
+	return append(out, "\x1b[J"...)
+}
+
+func (q statusQuery) page(ctx context.Context) ([]byte, error) {
+	body, doc, err := q.fetch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if q.json {
+		return body, nil
+	}
+	return statusTable(doc, q.addr), nil
+}
+
+// Bounds of an answer. 10,000 endpoints come to about 8 MiB.
+const (
+	statusTimeout = 10 * time.Second
+	statusMaxBody = 32 << 20
+)
+
+// fetch returns the answer as fit for a terminal, and decoded.
+func (q statusQuery) fetch(ctx context.Context) ([]byte, *admin.StatusDoc, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	u := url.URL{Scheme: "http", Host: q.addr, Path: "/v1/status"}
+	if q.service != "" {
+		u.RawQuery = url.Values{"service": {q.service}}.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	tr := &http.Transport{DisableKeepAlives: true} // and no proxy: it is this machine, or a forwarded port of it
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		return nil, nil, fmt.Errorf("no sidecar answers at %s: %w\nIs it running, and is this the listen address of its admin block? -addr ADDR:PORT asks elsewhere", q.addr, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, statusMaxBody+1))
+	switch {
+	case err != nil:
+		return nil, nil, fmt.Errorf("the answer of %s broke off: %w", q.addr, err)
+	case len(body) > statusMaxBody:
+		return nil, nil, fmt.Errorf("the answer of %s is longer than %d MiB", q.addr, statusMaxBody>>20)
+	case resp.StatusCode != http.StatusOK:
+		return nil, nil, q.refused(resp, body)
+	}
+	doc := &admin.StatusDoc{}
+	if err := json.Unmarshal(body, doc); err != nil {
+		return nil, nil, fmt.Errorf("what answers at %s is no sidecar's admin listener: its /v1/status is not what a sidecar says: %w", q.addr, err)
+	}
+	return admin.Printable(body), doc, nil
+}
+
+func (q statusQuery) refused(resp *http.Response, body []byte) error {
+	var doc admin.ErrorDoc
+	if json.Unmarshal(body, &doc) == nil && doc.Error != "" {
+		return fmt.Errorf("the sidecar at %s says: %s", q.addr, statusClean(doc.Error, 1000))
+	}
+	return fmt.Errorf("%s answers /v1/status with %s: %s\nIs this the listen address of a sidecar's admin block?",
+		q.addr, statusClean(resp.Status, 100), statusClean(strings.TrimSpace(string(body)), 200))
+}
+
+// statusClean makes text from elsewhere fit for a line on a terminal: nothing
+// in it moves the cursor, hides or reorders. Longer than limit characters it
+// loses its middle.
+func statusClean(s string, limit int) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+	if r := []rune(s); len(r) > limit {
+		head := (limit - 1) / 2
+		return string(r[:head]) + "…" + string(r[len(r)-(limit-1-head):])
+	}
+	return s
+}
+
+// statusError is what a person reads of an error; parts of it come from
+// whoever answered.
+func statusError(err error) string {
+	p := &statusPage{}
+	for line := range strings.SplitSeq("outrigger status: "+err.Error(), "\n") {
+		p.line("%s", line)
+	}
+	return p.String()
+}
+
+// statusPage is a page in the making. All text passes its two methods, so all
+// of it is clean.
+type statusPage struct{ bytes.Buffer }
+
+func (p *statusPage) line(format string, args ...any) {
+	p.WriteString(statusClean(fmt.Sprintf(format, args...), 1000) + "\n")
+}
+
+func (p *statusPage) table(rows [][]string) {
+	w := tabwriter.NewWriter(p, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		for i, cell := range row {
+			row[i] = statusClean(cell, 64)
+		}
+		fmt.Fprintln(w, "  "+strings.Join(row, "\t"))
+	}
+	_ = w.Flush() // to memory
+}
+
+func statusTable(doc *admin.StatusDoc, addr string) []byte {
+	p := &statusPage{}
+	state := "ready"
+	switch {
+	case doc.Draining:
+		state = "shutting down"
+	case !doc.Ready:
+		state = "not ready, discovery has not answered yet about: " + strings.Join(doc.WaitingFor, ", ")
+	}
+	p.line("outrigger %s at %s, up %s, %s", doc.Version, addr, statusAge(doc.UptimeSeconds), state)
+	for i := range doc.Services {
+		p.line("")
+		p.service(&doc.Services[i])
+	}
+	return p.Bytes()
+}
+
+func (p *statusPage) service(s *admin.ServiceDoc) {
+	flags := ""
+	if s.Draining {
+		flags = ", DRAINING"
+	}
+	if s.Panic {
+		flags += ", PANIC: every endpoint is ejected, so all are tried"
+	}
+	if s.WhyNoneReady != "" {
+		flags += ", NONE READY: " + s.WhyNoneReady
+	}
+	p.line("%s on %s, %s: %s; %d of %d ready%s", s.Name, s.Listen, s.Policy, s.Mode, s.EndpointsReady, s.EndpointsTotal, flags)
+	if d := s.Discovery; d != nil {
+		p.line("  discovery  %s", statusDiscovery(d))
+	}
+	capacity := s.Capacity.State
+	if left := s.Capacity.OpenForSeconds; left != nil {
+		capacity += " for " + statusAge(*left)
+	}
+	p.line("  capacity   breaker %s, trips: %d; queue: %d waiting, %d served, %d overflowed, %d timed out", capacity,
+		s.Capacity.TripsTotal, s.Queue.Waiting, s.Queue.ServedTotal, s.Queue.OverflowedTotal, s.Queue.TimedOutTotal)
+	p.line("  requests   %d sent, %d of them retries, %d retries denied; own 503s: %s",
+		s.AttemptsTotal, s.RetriesTotal, s.RetriesDeniedTotal, statusCounts(s.RefusedTotal))
+	if t := s.Traffic; t != nil {
+		p.line("  clients    %d connected, %d tunnels; passed on: %s; own answers: %s; bad requests: %d, left early: %d, cut short: %d",
+			t.ConnectionsOpen, t.TunnelsOpen, statusCounts(t.BackendResponsesTotal), statusCounts(t.OwnResponsesTotal),
+			t.ClientErrorsTotal, t.ClientsGoneTotal, t.ResponsesAbortedTotal)
+	}
+	if len(s.Endpoints) == 0 {
+		return
+	}
+	rows := [][]string{{"ENDPOINT", "ADDRESS", "WEIGHT", "HEALTH", "STATE", "IN-FLIGHT", "REQUESTS", "FAILED", "LATENCY", "CPU", "MEM", "FIGURES", "BREAKER"}}
+	for i := range s.Endpoints {
+		rows = append(rows, statusRow(&s.Endpoints[i]))
+	}
+	p.table(rows)
+}
+
+func statusDiscovery(d *admin.DiscoveryDoc) string {
+	text := "no answer yet"
+	if d.Seen && d.AgeSeconds != nil {
+		text = fmt.Sprintf("%d instances, index %d, answered %s ago", d.Instances, d.Index, statusAge(*d.AgeSeconds))
+	}
+	if d.Unusable > 0 {
+		text += fmt.Sprintf(", %d registrations unusable", d.Unusable)
+	}
+	if d.Holding != "" && d.HoldingForSeconds != nil {
+		text += fmt.Sprintf("; HOLDING the set for %s: %s", statusAge(*d.HoldingForSeconds), d.Holding)
+	}
+	if d.FailingForSeconds != nil {
+		text += fmt.Sprintf("; FAILING for %s: %s", statusAge(*d.FailingForSeconds), d.LastError)
+	}
+	return text
+}
+
+func statusRow(e *admin.EndpointDoc) []string {
+	state := "ready"
+	if !e.Ready {
+		state = e.Why
+	}
+	inFlight := strconv.Itoa(e.InFlight)
+	if e.Limit != nil {
+		inFlight += "/" + strconv.Itoa(*e.Limit)
+	}
+	latency, cpu, mem := "-", "-", "-"
+	if e.LatencySeconds != nil {
+		latency = statusLatency(*e.LatencySeconds)
+	}
+	if f := e.Figures; f != nil {
+		cpu, mem = statusShare(f.CPU), statusShare(f.Memory)
+	}
+	breaker := e.Breaker.State
+	if e.Breaker.EjectionsTotal > 0 {
+		breaker += fmt.Sprintf(", ejected %dx", e.Breaker.EjectionsTotal)
+	}
+	return []string{
+		e.ID, e.Address, strconv.Itoa(e.Weight), e.Health, state, inFlight,
+		strconv.FormatUint(e.RequestsTotal, 10), strconv.FormatUint(e.FailuresTotal, 10),
+		latency, cpu, mem, statusFigures(e), breaker,
+	}
+}
+
+// statusFigures says how old the agent's figures are, or why there are none.
+func statusFigures(e *admin.EndpointDoc) string {
+	switch f, a := e.Figures, e.Agent; {
+	case f != nil && f.Expired:
+		return statusAge(f.AgeSeconds) + " expired"
+	case f != nil && !f.Listening:
+		return statusAge(f.AgeSeconds) + " port closed"
+	case f != nil:
+		return statusAge(f.AgeSeconds)
+	case a == nil:
+		return "-"
+	case a.RejectedTotal > 0:
+		return "rejected"
+	case a.FailuresTotal > 0:
+		return "no answer"
+	default:
+		return "waiting"
+	}
+}
+
+// statusCounts lists what is not 0, by name.
+func statusCounts(counts map[string]uint64) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		if n := counts[name]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", name, n))
+		}
+	}
+	return cmp.Or(strings.Join(parts, ", "), "none")
+}
+
+func statusShare(v *float64) string {
+	if v == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f%%", *v*100)
+}
+
+// statusLatency writes seconds to two digits.
+func statusLatency(s float64) string {
+	switch {
+	case s < 0.001:
+		return fmt.Sprintf("%.0fµs", s*1e6)
+	case s < 0.01:
+		return fmt.Sprintf("%.1fms", s*1e3)
+	case s < 1:
+		return fmt.Sprintf("%.0fms", s*1e3)
+	}
+	return statusAge(s)
+}
+
+// statusAge writes seconds as a person would say them.
+func statusAge(s float64) string {
+	switch {
+	case s < 10:
+		return fmt.Sprintf("%.1fs", s)
+	case s < 60:
+		return fmt.Sprintf("%.0fs", s)
+	case s < 3600:
+		return fmt.Sprintf("%dm%02ds", int(s)/60, int(s)%60)
+	}
+	return fmt.Sprintf("%dh%02dm", int(s)/3600, int(s)/60%60)
+}

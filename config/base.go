@@ -1,0 +1,98 @@
+package config
+
+import (
+	"outrigger/agentstats"
+	"outrigger/discovery"
+	"outrigger/sidecar"
+	"outrigger/sidecar/admin"
+)
+
+// baseTable is what may stand outside service blocks.
+func baseTable(c *sidecar.Config) *block {
+	return &block{
+		settings: []setting{{name: "grace", dest: duration(&c.Grace)}},
+		blocks: []*block{
+			consulTable(&c.Consul),
+			adminTable(&c.Admin),
+			{name: "log", settings: []setting{
+				{name: "level", dest: choice(&c.Log.Level, sidecar.LogLevels())},
+				{name: "format", dest: choice(&c.Log.Format, sidecar.LogFormats())},
+			}},
+			pollTable(&c.Agents),
+		},
+		foreign: map[string]string{
+			"agent": "An agent block belongs in the file of `outrigger agent -config FILE`; how this sidecar asks agents is said in agents { }.",
+		},
+	}
+}
+
+func consulTable(c *discovery.Config) *block {
+	return &block{
+		name: "consul",
+		settings: []setting{
+			{name: "address", dest: text(&c.Address), empty: "CONSUL_HTTP_ADDR, else localhost:8500"},
+			{name: "scheme", dest: text(&c.Scheme), empty: "as address says, else CONSUL_HTTP_SSL, else http"},
+			{name: "token", dest: secret(&c.Token), empty: "CONSUL_HTTP_TOKEN_FILE, CONSUL_HTTP_TOKEN"},
+			{name: "datacenter", dest: text(&c.Datacenter), empty: "the Consul agent's"},
+			{name: "wait", dest: duration(&c.Wait)},
+			{name: "stale", dest: flag(&c.Stale)},
+			{name: "max_stale", dest: duration(&c.MaxStale)},
+			{name: "rate_burst", dest: count(&c.RateBurst)},
+			{name: "rate_interval", dest: duration(&c.RateInterval)},
+			{name: "backoff_min", dest: duration(&c.BackoffMin)},
+			{name: "backoff_max", dest: duration(&c.BackoffMax)},
+			{name: "empty_confirm", dest: duration(&c.EmptyConfirm)},
+			{name: "max_answer", dest: size(&c.MaxAnswer)},
+		},
+		blocks: []*block{{name: "tls", settings: []setting{
+			{name: "ca_file", dest: text(&c.TLS.CAFile), empty: "CONSUL_CACERT, CONSUL_CAPATH, else the system's"},
+			{name: "cert_file", dest: text(&c.TLS.CertFile), empty: "CONSUL_CLIENT_CERT"},
+			{name: "key_file", dest: text(&c.TLS.KeyFile), empty: "CONSUL_CLIENT_KEY"},
+			{name: "server_name", dest: text(&c.TLS.ServerName), empty: "CONSUL_TLS_SERVER_NAME, else the address's host"},
+			{name: "insecure_skip_verify", dest: flag(&c.TLS.InsecureSkipVerify)},
+		}}},
+	}
+}
+
+func adminTable(c *admin.Config) *block {
+	return &block{name: "admin", settings: []setting{
+		{name: "listen", dest: text(&c.Listen), address: true},
+	}}
+}
+
+// pollTable is how the sidecar asks agents.
+func pollTable(c *agentstats.PollConfig) *block {
+	return &block{name: "agents", settings: []setting{
+		{name: "interval", dest: duration(&c.Interval)},
+		{name: "jitter", dest: ratio(&c.Jitter)},
+		{name: "timeout", dest: duration(&c.Timeout), empty: "the smaller of interval and 1s"},
+		{name: "max_backoff", dest: duration(&c.MaxBackoff)},
+		{name: "expiry", dest: duration(&c.Expiry), empty: "three times the interval"},
+	}}
+}
+
+// agentTable is the file of `outrigger agent`.
+func agentTable(c *agentstats.Config) *block {
+	const elsewhere = "This belongs in the configuration of `outrigger sidecar`; an agent's file has one block agent { }."
+	return &block{
+		blocks: []*block{{
+			name: "agent",
+			settings: []setting{
+				{name: "listen", dest: text(&c.Listen), required: true, address: true},
+				{name: "instance", dest: text(&c.Instance)},
+				{name: "interval", dest: duration(&c.Interval)},
+				{name: "max_conns", dest: count(&c.MaxConns)},
+				{name: "proc_root", dest: text(&c.ProcRoot)},
+				{name: "cgroup_root", dest: text(&c.CgroupRoot)},
+			},
+			blocks: []*block{{name: "backend", settings: []setting{
+				{name: "port", dest: count(&c.Backend.Port)},
+				{name: "pid", dest: count(&c.Backend.PID)},
+				{name: "cgroup", dest: text(&c.Backend.Cgroup)},
+			}}},
+		}},
+		foreign: map[string]string{
+			"service": elsewhere, "consul": elsewhere, "admin": elsewhere, "agents": elsewhere, "log": elsewhere, "grace": elsewhere,
+		},
+	}
+}

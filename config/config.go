@@ -1,0 +1,100 @@
+// Package config reads the HCL files of the sidecar and the agent into the
+// Configs of the packages that they concern.
+//
+// A sidecar's files together say:
+//
+//	grace = "30s"
+//	consul { ... }
+//	admin  { ... }
+//	log    { ... }
+//	agents { ... }
+//	service "NAME" { ... }   # any number
+//
+// in any order and division; Effective prints all settings with their defaults.
+// Durations are texts like "250ms", sizes texts like "8KiB", counts and shares
+// plain numbers. Values are written out or read by env("NAME"),
+// env("NAME", "VALUE") and file("PATH"); what these return may stand for a
+// number too, and no error shows it.
+//
+// Everything that is wrong is reported at once (Problems). Functions here keep
+// no state: any number of goroutines may call them.
+package config
+
+import (
+	"slices"
+
+	"outrigger/agentstats"
+	"outrigger/sidecar"
+)
+
+// Load reads a sidecar's configuration from files and from the *.hcl files of
+// directories (in the order of their names, hidden ones and subdirectories left
+// out). The error is a Problems. The configuration is valid, or the zero value.
+func Load(paths []string, env Env) (sidecar.Config, error) {
+	cfg := sidecar.DefaultConfig()
+	var services []*sidecar.ServiceConfig
+	kind := &block{
+		name: "service",
+		each: func(name string) (*block, func() error) {
+			c := newService(name)
+			services = append(services, c)
+			return serviceTable(c), func() error { shareStatuses(c); return c.Validate() }
+		},
+		sample: serviceTable(newService("sample")),
+	}
+	table := baseTable(&cfg)
+	table.blocks = append(table.blocks, kind)
+	l := &loader{env: env, root: table, byName: map[string]*source{}}
+	if len(paths) == 0 {
+		l.add(Problem{Message: "no configuration is named", Hint: "Name files or directories with -config."})
+		return sidecar.Config{}, l.problems.sorted()
+	}
+	root := l.load(paths)
+	l.blame(root.sec, func() error {
+		base := cfg // with a service, as Validate asks for one
+		base.Services = []sidecar.ServiceConfig{*newService("sample")}
+		return base.Validate()
+	})
+	if !slices.ContainsFunc(l.addresses, func(a address) bool { return a.of == "admin" }) {
+		l.addresses = append([]address{{text: cfg.Admin.Listen, of: "admin (by default)", shown: true}}, l.addresses...)
+	}
+	l.collisions()
+	if len(services) == 0 && !l.broken() {
+		l.add(Problem{Message: "there is no service block: nothing to listen for",
+			Hint: `Write service "NAME" { listen = "ADDR:PORT" } in one of the files.`})
+	}
+	if len(l.problems) > 0 {
+		return sidecar.Config{}, l.problems.sorted()
+	}
+	for _, c := range services {
+		cfg.Services = append(cfg.Services, *c)
+	}
+	if err := cfg.Validate(); err != nil {
+		for _, e := range leaves(err) {
+			l.add(Problem{Message: e})
+		}
+		return sidecar.Config{}, l.problems.sorted()
+	}
+	return cfg, nil
+}
+
+// LoadAgent reads an agent's configuration: a file (or directory) with one
+// block agent { }. The error is a Problems.
+func LoadAgent(path string, env Env) (agentstats.Config, error) {
+	cfg := agentstats.DefaultConfig()
+	cfg.Listen = "192.0.2.10:9912" // an example, until the file says
+	table := agentTable(&cfg)
+	l := &loader{env: env, root: table, byName: map[string]*source{}}
+	root := l.load([]string{path})
+	at, ok := root.seen["agent"]
+	if ok {
+		root.sec.header = at
+		l.blame(root.sec, func() error { return cfg.Validate() })
+	} else if !l.broken() {
+		l.add(Problem{File: path, Message: "there is no agent block", Hint: `Write agent { listen = "ADDR:PORT" ... }.`})
+	}
+	if len(l.problems) > 0 {
+		return agentstats.Config{}, l.problems.sorted()
+	}
+	return cfg, nil
+}

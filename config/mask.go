@@ -1,0 +1,80 @@
+package config
+
+import (
+	"strings"
+
+	"github.com/agext/levenshtein"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+// A masker finds the tokens that spell a secret: what follows a name that is, or
+// looks like, that of a secret. It works on tokens because the text may be one
+// that does not parse. What remains visible are punctuation and calls of env and
+// file with their first argument, which is a name.
+type masker struct {
+	tokens hclsyntax.Tokens
+	active bool
+	depth  int  // of the nesting around the name
+	loose  bool // the name was quoted, so perhaps no setting's: ends with the line
+}
+
+// hides reports whether token i is to be masked; open is the nesting after it.
+// It is called for every token in order.
+func (m *masker) hides(i int, open nesting) bool {
+	t := m.tokens[i]
+	if m.active {
+		if len(open) < m.depth || endsLine(t) && (len(open) == m.depth || m.loose && open.inBody()) {
+			m.active = false
+			return t.Type == hclsyntax.TokenComment
+		}
+		return !m.harmless(i)
+	}
+	quoted := t.Type == hclsyntax.TokenQuotedLit
+	if (quoted || t.Type == hclsyntax.TokenIdent) && soundsSecret(string(t.Bytes)) {
+		m.active, m.depth, m.loose = true, len(open), quoted
+		if quoted {
+			m.depth-- // the quotes close behind it
+		}
+	}
+	return false
+}
+
+// harmless reports whether a token behind a secret's name may be shown.
+func (m *masker) harmless(i int) bool {
+	switch m.tokens[i].Type {
+	case hclsyntax.TokenOParen, hclsyntax.TokenCParen, hclsyntax.TokenOQuote, hclsyntax.TokenCQuote,
+		hclsyntax.TokenOBrace, hclsyntax.TokenCBrace, hclsyntax.TokenOBrack, hclsyntax.TokenCBrack,
+		hclsyntax.TokenEqual, hclsyntax.TokenColon, hclsyntax.TokenComma, hclsyntax.TokenNewline, hclsyntax.TokenEOF:
+		return true
+	case hclsyntax.TokenIdent:
+		return m.isCall(i)
+	case hclsyntax.TokenQuotedLit:
+		return i > 2 && m.isCall(i-3)
+	}
+	return false
+}
+
+// isCall reports whether env( or file( begins at token i.
+func (m *masker) isCall(i int) bool {
+	name := string(m.tokens[i].Bytes)
+	return m.tokens[i].Type == hclsyntax.TokenIdent && (name == "env" || name == "file") &&
+		i+1 < len(m.tokens) && m.tokens[i+1].Type == hclsyntax.TokenOParen
+}
+
+// soundsSecret reports whether a setting's name is "token", a misspelling of
+// it, or another usual name of a secret.
+func soundsSecret(name string) bool {
+	name = strings.ToLower(name)
+	for _, part := range []string{"tok", "secret", "passw", "credential"} {
+		if strings.Contains(name, part) {
+			return true
+		}
+	}
+	return len(name) <= 10 && levenshtein.Distance(name, "token", nil) <= 2
+}
+
+// hasPassword reports whether text looks like a URL with user name and password.
+func hasPassword(text string) bool {
+	_, rest, ok := strings.Cut(text, "://")
+	return ok && strings.Contains(rest, "@")
+}

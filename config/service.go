@@ -1,0 +1,137 @@
+package config
+
+import (
+	"slices"
+
+	"outrigger/breaker"
+	"outrigger/discovery"
+	"outrigger/picker"
+	"outrigger/sidecar"
+	"outrigger/sidecar/balance"
+	"outrigger/sidecar/h1"
+)
+
+// serviceTable is what may stand in a service block.
+func serviceTable(c *sidecar.ServiceConfig) *block {
+	return &block{
+		name:     "service",
+		settings: []setting{{name: "listen", dest: text(&c.Listen), required: true, address: true}},
+		blocks: []*block{
+			discoverTable(&c.Discover),
+			policyTable(&c.Balance.Picker),
+			capacityTable(&c.Balance),
+			breakerTable(&c.Balance.Breaker),
+			retryTable(&c.HTTP.Retry, &c.Balance.Budget),
+			timeoutsTable(&c.HTTP.Timeouts),
+			{name: "limits", settings: []setting{
+				{name: "line", dest: size(&c.HTTP.Limits.Line)},
+				{name: "head", dest: size(&c.HTTP.Limits.Head)},
+				{name: "headers", dest: count(&c.HTTP.Limits.Headers)},
+				{name: "connections", dest: count(&c.HTTP.MaxConns)},
+			}},
+			{name: "pool", settings: []setting{
+				{name: "size", dest: count(&c.HTTP.PoolSize)},
+				{name: "idle", dest: duration(&c.HTTP.PoolIdle)},
+			}},
+		},
+	}
+}
+
+// newService returns the settings of a service block that says nothing, with an
+// example in the place of what is required.
+func newService(name string) *sidecar.ServiceConfig {
+	c := sidecar.DefaultService(name)
+	c.Listen = "127.0.0.1:8080"
+	shareStatuses(&c)
+	return &c
+}
+
+// shareStatuses gives the engine the statuses that the breaker counts: one
+// setting says both.
+func shareStatuses(c *sidecar.ServiceConfig) {
+	c.HTTP.FailureStatuses = slices.Clone(c.Balance.Breaker.FailureStatuses)
+}
+
+func discoverTable(q *discovery.Query) *block {
+	return &block{name: "discover", settings: []setting{
+		{name: "service", dest: text(&q.Service)},
+		{name: "tags", dest: texts(&q.Tags)},
+		{name: "filter", dest: text(&q.Filter)},
+		{name: "datacenter", dest: text(&q.Datacenter), empty: "that of the consul block"},
+		{name: "only_passing", dest: flag(&q.OnlyPassing)},
+		{name: "near", dest: text(&q.Near)},
+	}}
+}
+
+func policyTable(c *picker.Config) *block {
+	return &block{
+		name:  "policy",
+		label: choice(&c.Policy, picker.Names()),
+		variants: map[string][]setting{
+			"resource": {
+				{name: "samples", dest: count(&c.Resource.Samples)},
+				{name: "memory_veto", dest: ratio(&c.Resource.MemoryVeto)},
+			},
+		},
+	}
+}
+
+func capacityTable(c *balance.Config) *block {
+	return &block{
+		name:     "capacity",
+		settings: []setting{{name: "max_in_flight", dest: count(&c.MaxInFlight), empty: "no limit"}},
+		blocks: []*block{{name: "queue", settings: []setting{
+			{name: "length", dest: count(&c.Queue.Length), empty: "nobody waits"},
+			{name: "timeout", dest: duration(&c.Queue.Timeout)},
+		}}},
+	}
+}
+
+func breakerTable(c *breaker.Config) *block {
+	return &block{
+		name: "breaker",
+		settings: []setting{
+			{name: "consecutive_failures", dest: count(&c.ConsecutiveFailures)},
+			{name: "failure_ratio", dest: ratio(&c.FailureRatio)},
+			{name: "min_requests", dest: count(&c.MinRequests)},
+			{name: "window", dest: duration(&c.Window)},
+			{name: "bucket", dest: duration(&c.BucketPeriod)},
+			{name: "base_ejection", dest: duration(&c.BaseEjection)},
+			{name: "max_ejection", dest: duration(&c.MaxEjection)},
+			{name: "max_ejected_percent", dest: count(&c.MaxEjectedPercent)},
+			{name: "failure_statuses", dest: counts(&c.FailureStatuses)},
+		},
+		blocks: []*block{{name: "capacity", settings: []setting{
+			{name: "queue_failure_ratio", dest: ratio(&c.Capacity.QueueFailureRatio)},
+			{name: "min_queued", dest: count(&c.Capacity.MinQueued)},
+			{name: "window", dest: duration(&c.Capacity.Window)},
+			{name: "base_open", dest: duration(&c.Capacity.BaseOpen)},
+			{name: "max_open", dest: duration(&c.Capacity.MaxOpen)},
+		}}},
+	}
+}
+
+func retryTable(c *h1.RetryConfig, budget *breaker.BudgetConfig) *block {
+	return &block{
+		name: "retry",
+		settings: []setting{
+			{name: "attempts", dest: count(&c.Attempts)},
+			{name: "on", dest: newToggles([]string{"connect_failure", "reset"}, &c.ConnectFailure, &c.Reset)},
+		},
+		blocks: []*block{{name: "budget", settings: []setting{
+			{name: "ratio", dest: ratio(&budget.Ratio)},
+			{name: "min_per_second", dest: count(&budget.MinPerSecond)},
+		}}},
+	}
+}
+
+func timeoutsTable(c *h1.Timeouts) *block {
+	return &block{name: "timeouts", settings: []setting{
+		{name: "connect", dest: duration(&c.Connect)},
+		{name: "first_byte", dest: duration(&c.FirstByte)},
+		{name: "idle", dest: duration(&c.Idle)},
+		{name: "request", dest: duration(&c.Request), empty: "no limit"},
+		{name: "head", dest: duration(&c.Head)},
+		{name: "tunnel", dest: duration(&c.Tunnel)},
+	}}
+}
