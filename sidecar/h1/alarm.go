@@ -73,8 +73,9 @@ func (r *reaper) add(a *alarm) {
 	r.mu.Lock()
 	a.slot = len(r.all)
 	r.all = append(r.all, a)
+	first := a.slot == 0
 	r.mu.Unlock()
-	if a.slot == 0 {
+	if first {
 		select {
 		case r.wake <- struct{}{}:
 		default:

@@ -198,7 +198,7 @@ func (c *conn) readHead() bool {
 // connection: closing now would lose it.
 func (c *conn) lastLook(err error) bool {
 	return c.s.draining.Load() && !c.alarm.struck() && errors.Is(err, os.ErrDeadlineExceeded) &&
-		!newPeeker(c.nc).quiet() && c.nc.SetReadDeadline(time.Time{}) == nil
+		c.nc.SetReadDeadline(time.Time{}) == nil && !newPeeker(c.nc).quiet()
 }
 
 // skipEmptyLines drops CRLFs before a request line (RFC 9112 section 2.2).
@@ -220,6 +220,7 @@ func tooLong(b []byte) error {
 // noHead ends a connection on which no whole head came.
 func (c *conn) noHead(err error, partial bool) bool {
 	if partial && errors.Is(err, os.ErrDeadlineExceeded) && !c.isGone() {
+		c.lastWords()
 		return c.reject(&ParseError{408, "the head took too long"})
 	}
 	if partial && errors.Is(err, io.EOF) {
@@ -266,6 +267,10 @@ func (c *conn) write(b []byte) error {
 func (c *conn) armClient() {
 	c.alarm.set(c.within(c.s.cfg.Timeouts.Idle))
 }
+
+// lastWords makes room for an answer that says why, after the connection's
+// alarm has struck and its deadline is in the past for good.
+func (c *conn) lastWords() { _ = c.nc.SetDeadline(time.Now().Add(lingerFor)) }
 
 // within is the time d from now, or the request's deadline if that is sooner.
 func (c *conn) within(d time.Duration) time.Duration {

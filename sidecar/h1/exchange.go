@@ -48,6 +48,7 @@ func (c *conn) exchange() bool {
 		return c.refuse(err, keep)
 	}
 	c.key = balance.Key{}
+	var reached failure // the last try in which a backend may have got something
 	for tries := 0; ; tries++ {
 		st, f := c.try(c.key.Again)
 		if st != stepRetry {
@@ -57,8 +58,11 @@ func (c *conn) exchange() bool {
 			c.s.stats.clientGone.Add(1)
 			return false
 		}
+		if f.sent {
+			reached = f
+		}
 		if !f.again || tries >= c.s.cfg.Retry.Attempts || !c.nextTry(&f) {
-			return c.fail(&f, keep)
+			return c.fail(&reached, keep)
 		}
 	}
 }
@@ -71,7 +75,8 @@ func (c *conn) nextTry(f *failure) bool {
 	return err == nil
 }
 
-// fail answers a request whose last try failed.
+// fail answers a request whose last try failed: f is of the last one in which
+// a backend may have got something, zero if there was none.
 func (c *conn) fail(f *failure, keep bool) bool {
 	if !f.sent {
 		return c.refuse(c.s.b.Refuse(balance.Unreachable), keep)
@@ -132,8 +137,7 @@ func (c *conn) takeSmallBody() bool {
 func (c *conn) noBody(err error) bool {
 	c.s.stats.clientErrors.Add(1)
 	if c.alarm.struck() {
-		// Its deadline is in the past for good: say why, if that still goes out.
-		_ = c.nc.SetWriteDeadline(time.Now().Add(lingerFor))
+		c.lastWords()
 		c.reply(answer{status: 408, reason: "body_timeout", text: "the request body took too long"})
 	}
 	return false
@@ -183,8 +187,11 @@ func (c *conn) send(u *upstream) (failure, error) {
 	if err != nil {
 		return failure{sent: n > 0}, err
 	}
-	if c.rq.streams && !c.rq.expect {
-		c.upload.start(u)
+	if c.rq.streams {
+		u.alarm.off() // the time for the answer runs from the end of the body
+		if !c.rq.expect {
+			c.upload.start(u)
+		}
 	}
 	return failure{sent: true}, nil
 }
@@ -196,7 +203,7 @@ func (c *conn) awaitHead(u *upstream) (failure, error) {
 			return failure{sent: true}, err
 		}
 		if c.res.Status >= 200 || c.res.Status == 101 {
-			return failure{}, c.switching()
+			return failure{sent: true}, c.switching()
 		}
 		if err := c.interim(u); err != nil {
 			return failure{sent: true}, err
@@ -282,7 +289,9 @@ func (c *conn) goAhead(u *upstream) error {
 
 // interim passes a 1xx answer on (RFC 9110 section 15.2).
 func (c *conn) interim(u *upstream) error {
-	defer func() { u.alarm.set(c.within(c.s.cfg.Timeouts.FirstByte)) }()
+	if c.upload.finished() && !c.rq.expect {
+		u.alarm.set(c.within(c.s.cfg.Timeouts.FirstByte))
+	}
 	if c.res.Status == 100 {
 		if !c.rq.expect {
 			return nil // it was told already, or did not ask
@@ -342,7 +351,7 @@ func (c *conn) badUpload() step {
 	if errors.Is(err, errChunk) {
 		c.reply(answer{status: 400, text: err.Error()})
 	} else if !errors.Is(err, io.EOF) && c.alarm.struck() {
-		_ = c.nc.SetWriteDeadline(time.Now().Add(lingerFor))
+		c.lastWords()
 		c.reply(answer{status: 408, reason: "body_timeout", text: "the request body took too long"})
 	}
 	return stepClose

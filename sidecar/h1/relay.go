@@ -10,6 +10,7 @@ import (
 // relay sends the answer whose head is in c.res to the client, ends the lease
 // and gives the backend's connection back if it is clean.
 func (c *conn) relay(u *upstream, sentAt time.Duration) (step, failure) {
+	c.upload.answered()
 	status := c.res.Status
 	r := picker.Result{Outcome: c.outcome(status), FirstByte: c.s.e.now() - sentAt}
 	if status == 101 {
@@ -50,10 +51,13 @@ func (c *conn) outcome(status int) picker.Outcome {
 // sides.
 func (c *conn) relayed(u *upstream, r picker.Result, body, client error, persists, keep bool) step {
 	whole := body == nil && client == nil
-	early := !c.upload.finished()
+	early := !c.upload.ended()
 	c.upload.stop()
 	c.detach()
 	switch {
+	case c.upload.clientErr != nil:
+		c.s.stats.clientErrors.Add(1) // and the upload broke the answer off
+		r.Outcome = picker.Ignore
 	case client != nil:
 		c.s.stats.clientGone.Add(1)
 		r.Outcome = picker.Ignore
@@ -83,6 +87,9 @@ func (c *conn) relayed(u *upstream, r picker.Result, body, client error, persist
 	}
 	if keep {
 		return stepKeep
+	}
+	if c.in.len() > 0 || c.s.draining.Load() {
+		c.linger() // the client may have sent more before it saw "close"
 	}
 	return stepClose
 }

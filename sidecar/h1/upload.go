@@ -3,6 +3,8 @@ package h1
 import (
 	"io"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,6 +23,15 @@ type upload struct {
 	u       *upstream
 	out     buffer
 
+	// lastPiece is set before the last write: whoever sees a whole answer then
+	// waits for the pump to come back from it.
+	lastPiece atomic.Bool
+
+	// Until the answer begins, the alarms of both connections are the pump's:
+	// only it knows whose turn it is. From then on they are the relay's.
+	mu      sync.Mutex
+	waiting bool // for the answer; under mu
+
 	// Results, to be read after stop.
 	complete  bool  // the whole body went out
 	clientErr error // the client's fault
@@ -35,13 +46,34 @@ func (p *upload) reset(f Framing, length int64) {
 	p.framing, p.left = f, length
 	p.running, p.complete, p.clientErr, p.u = false, f == NoBody, nil, nil
 	p.chunks.reset()
+	p.lastPiece.Store(false)
 }
 
 // start begins the upload. Not twice for one request: what has been read from
 // the client cannot be read again.
 func (p *upload) start(u *upstream) {
-	p.u, p.running = u, true
+	p.u, p.running, p.waiting = u, true, true
 	go p.pump()
+}
+
+// answered tells that the answer has begun.
+func (p *upload) answered() {
+	if p.running {
+		p.mu.Lock()
+		p.waiting = false
+		p.mu.Unlock()
+	}
+}
+
+// turn arms the alarm of whoever has to move next and turns the other's off: 0
+// is off. Once the answer has begun it does nothing.
+func (p *upload) turn(client, backend time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting {
+		p.c.alarm.set(client)
+		p.u.alarm.set(backend)
+	}
 }
 
 // stop joins the upload, ending it if it is still going. The client's
@@ -81,14 +113,38 @@ func (p *upload) finished() bool {
 	}
 }
 
+// lastPieceWait bounds the wait for a last write whose answer has come already.
+const lastPieceWait = 100 * time.Millisecond
+
+// ended reports whether the upload is over. An answer may overtake the news of
+// the write that it answers; so it waits for that, though not for long.
+func (p *upload) ended() bool {
+	if p.finished() {
+		return true
+	}
+	if !p.lastPiece.Load() {
+		return false
+	}
+	t := time.NewTimer(lastPieceWait)
+	defer t.Stop()
+	select {
+	case <-p.done:
+		p.running = false
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
 // run copies until the body ends. When the client breaks it off, the backend's
 // connection is struck: it must not take a cut body for a whole one.
 func (p *upload) run() {
 	c, bufs := p.c, p.c.s.e.bufs
+	idle := c.s.cfg.Timeouts.Idle
 	bufs.attach(&p.out)
 	for !p.complete {
 		if c.in.len() == 0 {
-			c.armClient()
+			p.turn(c.within(idle), 0)
 			if k, err := c.in.fill(c.nc); k == 0 && err != nil {
 				p.fail(err)
 				break
@@ -98,18 +154,18 @@ func (p *upload) run() {
 			p.fail(err)
 			break
 		}
-		p.u.alarm.set(c.within(c.s.cfg.Timeouts.Idle))
 		if p.out.w == 0 {
 			continue
 		}
+		p.lastPiece.Store(p.complete)
+		p.turn(0, c.within(idle))
 		if _, err := p.u.nc.Write(p.out.b[:p.out.w]); err != nil {
 			p.complete = false // the answer, if any, tells more than this error
 			break
 		}
 	}
-	c.alarm.off()
 	if p.complete {
-		p.u.alarm.set(c.within(c.s.cfg.Timeouts.FirstByte))
+		p.turn(0, c.within(c.s.cfg.Timeouts.FirstByte))
 	}
 	bufs.release(&p.out)
 	p.done <- struct{}{}
