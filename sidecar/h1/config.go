@@ -36,7 +36,7 @@ type Timeouts struct {
 
 // RetryConfig says which failures are tried again on another endpoint.
 type RetryConfig struct {
-	Attempts       int  // further tries after the first, 0 to 10
+	Attempts       int  // further tries after the first, 0 to 5 (a request remembers six endpoints)
 	ConnectFailure bool // no connection: nothing was sent, any method
 	Reset          bool // the connection broke before an answer: idempotent methods only
 }
@@ -83,8 +83,8 @@ func (c Config) Validate() error {
 	}
 	l := c.Limits
 	switch {
-	case c.Retry.Attempts < 0 || c.Retry.Attempts > 10:
-		return fmt.Errorf("retry attempts is %d, allowed are 0 to 10", c.Retry.Attempts)
+	case c.Retry.Attempts < 0 || c.Retry.Attempts > 5:
+		return fmt.Errorf("retry attempts is %d, allowed are 0 to 5", c.Retry.Attempts)
 	case c.PoolSize < 0 || c.PoolSize > 1e5:
 		return fmt.Errorf("pool size is %d, allowed are 0 to 100000", c.PoolSize)
 	case c.PoolIdle < 10*time.Millisecond || c.PoolIdle > time.Hour:

@@ -1,0 +1,308 @@
+package picker
+
+import (
+	"fmt"
+	"math"
+	"math/big"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+var weightSets = [][]int{
+	{1}, {1, 1}, {3, 1}, {1, 2, 3, 10, 0, 7}, {5, 5, 5, 5, 5}, {100, 1, 1, 50},
+}
+
+// TestWeightedProportions: with nothing in flight every policy but round robin
+// (see below) draws in proportion to weight, least_conn and resource through
+// their ties. Never (n+1)/w, which sends all of a sparse client's requests to
+// the largest.
+func TestWeightedProportions(t *testing.T) {
+	for _, name := range []string{"random", "p2c", "least_conn", "resource"} {
+		for i, weights := range weightSets {
+			eps := fleet(weights...)
+			k := policy(t, name, seeded(uint64(i))).Build(eps)
+			fits(t, fmt.Sprint(name, " ", weights), count(t, k, eps, 30000, Request{Now: now}), sharesOf(eps))
+		}
+	}
+}
+
+// TestRandomSurvivesFull: what a full endpoint can't take goes to the others,
+// and none of them is starved by it.
+func TestRandomSurvivesFull(t *testing.T) {
+	eps := equal(4)
+	eps[0].SetLimit(1)
+	fill(eps[0])
+	got := count(t, policy(t, "random", seeded(1)).Build(eps), eps, 30000, Request{Now: now})
+	fits(t, "three of four", got, []float64{0, 1, 1, 1})
+}
+
+func TestAliasIsExact(t *testing.T) {
+	rand := seeded(7)
+	sets := append([][]int{{65535, 1}, {1, 65535, 65535, 1, 2}}, weightSets...)
+	for _, n := range []int{10, 1000, 10000} {
+		w := make([]int, n)
+		for i := range w {
+			w[i] = 1 + int(rand(65535))
+		}
+		sets = append(sets, w)
+	}
+	for _, weights := range sets {
+		s := slots(fleet(weights...))
+		a := newAlias(s)
+		n := float64(len(s))
+		var sum float64
+		for _, x := range s {
+			sum += float64(x.w)
+		}
+		got := make([]float64, len(s))
+		for i := range s {
+			if a.keep[i] > 1<<31 || int(a.other[i]) >= len(s) {
+				t.Fatalf("column %d of %d: keep %d, other %d", i, len(s), a.keep[i], a.other[i])
+			}
+			keep := float64(a.keep[i]) / (1 << 31)
+			got[i] += keep / n
+			got[a.other[i]] += (1 - keep) / n
+		}
+		for i, x := range s {
+			// A column is cut at a multiple of 2^-31; one index may be in all.
+			if want := float64(x.w) / sum; math.Abs(got[i]-want) > 1.0/(1<<30) {
+				t.Errorf("%d weights, index %d: probability %.12f, want %.12f", len(s), i, got[i], want)
+			}
+		}
+	}
+}
+
+func TestP2CDrawsTwoDifferent(t *testing.T) {
+	for _, weights := range [][]int{{1, 1}, {65535, 1}, {1, 65535, 1}, {1, 1, 1, 1, 60000}} {
+		k := policy(t, "p2c", seeded(3)).Build(fleet(weights...)).(*p2cPicker)
+		for range 20000 {
+			a, b := k.pair()
+			if a == b || a < 0 || b < 0 || a >= len(weights) || b >= len(weights) {
+				t.Fatalf("%v: drew %d and %d", weights, a, b)
+			}
+		}
+	}
+}
+
+// TestP2CNeverTakesTheBusiest: it always is compared with another.
+func TestP2CNeverTakesTheBusiest(t *testing.T) {
+	eps := fleet(1, 2, 4, 8)
+	for i, e := range eps {
+		hold(e, 3*e.Weight())
+		if i == 3 {
+			hold(e, 1)
+		}
+	}
+	if got := count(t, policy(t, "p2c", seeded(4)).Build(eps), eps, 5000, Request{Now: now}); got[3] != 0 {
+		t.Errorf("the busiest per weight was picked: %v", got)
+	}
+}
+
+// TestP2CSpreads: the most loaded of n endpoints exceeds the mean by about
+// log2 log n, where random placement exceeds it by about sqrt(mean*ln n).
+func TestP2CSpreads(t *testing.T) {
+	worst := func(name string) int {
+		eps := equal(100)
+		k := policy(t, name, seeded(5)).Build(eps)
+		for range 100 * 50 {
+			e, _ := k.Pick(Request{Now: now})
+			e.TryReserve()
+		}
+		most := 0
+		for _, e := range eps {
+			most = max(most, e.InFlight())
+		}
+		return most - 50
+	}
+	if two, one := worst("p2c"), worst("random"); two > 4 || one < 2*two {
+		t.Errorf("above the mean of 50: p2c %d, random %d", two, one)
+	}
+}
+
+func TestRoundRobinIsExact(t *testing.T) {
+	for _, n := range []int{1, 2, 3, 7, 100} {
+		eps := equal(n)
+		for _, e := range eps {
+			e.SetWeight(5)
+		}
+		k := policy(t, "round_robin", seeded(uint64(n))).Build(eps)
+		for round := range 20 {
+			for i, got := range count(t, k, eps, n, Request{Now: now}) {
+				if got != 1 {
+					t.Fatalf("round %d of %d endpoints: %d picked %d times", round, n, i, got)
+				}
+			}
+		}
+	}
+}
+
+func TestRoundRobinIsExactConcurrently(t *testing.T) {
+	const n, goroutines, rounds = 7, 8, 1000
+	eps := equal(n)
+	k := policy(t, "round_robin", seeded(1)).Build(eps)
+	var wg sync.WaitGroup
+	for range goroutines {
+		wg.Go(func() {
+			for range n * rounds {
+				e, _ := k.Pick(Request{Now: now})
+				e.TryReserve()
+			}
+		})
+	}
+	wg.Wait()
+	for i, e := range eps {
+		if e.InFlight() != goroutines*rounds {
+			t.Errorf("endpoint %d got %d, want %d", i, e.InFlight(), goroutines*rounds)
+		}
+	}
+}
+
+// TestRoundRobinWeights: exact to one pick over the stride's full period, and
+// spread evenly: a window of as many picks as the weights' sum gives each its
+// weight to within two.
+func TestRoundRobinWeights(t *testing.T) {
+	for _, weights := range [][]int{{1, 2}, {1, 2, 5}, {3, 3, 1, 1}, {7, 1, 1, 1, 1, 1}} {
+		eps := fleet(weights...)
+		k := policy(t, "round_robin", seeded(9)).Build(eps).(*roundRobinPicker)
+		sum, period := 0, 0
+		for i, w := range weights {
+			sum += w
+			period += int(k.scaled[i])
+		}
+		for i, got := range count(t, k, eps, period, Request{Now: now}) {
+			if want := int(k.scaled[i]); got < want-1 || got > want+1 {
+				t.Errorf("%v: endpoint %d got %d of a period's %d, want %d", weights, i, got, period, want)
+			}
+		}
+		for range 200 {
+			for i, got := range count(t, k, eps, sum, Request{Now: now}) {
+				if got < weights[i]-2 || got > weights[i]+2 {
+					t.Fatalf("%v: endpoint %d got %d in a window of %d", weights, i, got, sum)
+				}
+			}
+		}
+	}
+}
+
+// TestRoundRobinSkipsFull: the turn of a full endpoint goes to the next, whose
+// own turn it is then: the rest stay even.
+func TestRoundRobinSkipsFull(t *testing.T) {
+	eps := equal(5)
+	eps[2].SetLimit(1)
+	fill(eps[2])
+	got := count(t, policy(t, "round_robin", seeded(2)).Build(eps), eps, 500, Request{Now: now})
+	for i, n := range got {
+		if (i == 2) != (n == 0) || i != 2 && n != 125 {
+			t.Errorf("counts %v, want 125 for all but the full one", got)
+		}
+	}
+}
+
+// TestLeastConnExactMinimum holds the pick against a plain search with exact
+// fractions, over random sets with limits, drained and tried endpoints.
+func TestLeastConnExactMinimum(t *testing.T) {
+	rand := seeded(11)
+	for round := range 1000 {
+		n := 1 + int(rand(20))
+		eps := equal(n)
+		var tried Tried
+		for _, e := range eps {
+			e.SetWeight(int(rand(6)))
+			hold(e, int(rand(12)))
+			if rand(3) == 0 {
+				e.SetLimit(1 + int(rand(10)))
+			}
+			if rand(10) == 0 {
+				tried.Add(e)
+			}
+		}
+		var best *big.Rat
+		for _, e := range eps {
+			if e.Weight() == 0 || !e.HasRoom() || tried.Has(e) {
+				continue
+			}
+			if x := big.NewRat(int64(e.InFlight()), int64(e.Weight())); best == nil || x.Cmp(best) < 0 {
+				best = x
+			}
+		}
+		e, ok := policy(t, "least_conn", rand).Build(eps).Pick(Request{Now: now, Tried: tried})
+		if ok != (best != nil) {
+			t.Fatalf("round %d: picked %v, one was free: %v", round, ok, best != nil)
+		}
+		if ok && big.NewRat(int64(e.InFlight()), int64(e.Weight())).Cmp(best) != 0 {
+			t.Fatalf("round %d: picked %d/%d, the least is %v", round, e.InFlight(), e.Weight(), best)
+		}
+	}
+}
+
+// TestLeastConnTies are drawn by weight, also when they are not at zero.
+func TestLeastConnTies(t *testing.T) {
+	eps := fleet(1, 2, 4, 3)
+	for i, e := range eps {
+		hold(e, 5*e.Weight())
+		if i == 3 {
+			hold(e, 1)
+		}
+	}
+	got := count(t, policy(t, "least_conn", seeded(6)).Build(eps), eps, 30000, Request{Now: now})
+	fits(t, "ties", got, []float64{1, 2, 4, 0})
+}
+
+// TestStress: pickers are built, used and replaced while everything they read
+// moves. The balancer's way of picking and reserving never goes over a limit.
+func TestStress(t *testing.T) {
+	for _, name := range Names() {
+		t.Run(name, func(t *testing.T) {
+			const limit = 4
+			rand := seeded(8)
+			p := policy(t, name, rand)
+			eps := equal(12)
+			for _, e := range eps {
+				e.SetLimit(limit)
+			}
+			var current atomic.Pointer[Picker]
+			publish := func(k Picker) { current.Store(&k) }
+			publish(p.Build(eps))
+			var stop atomic.Bool
+			var movers, users sync.WaitGroup
+			movers.Go(func() {
+				for !stop.Load() {
+					// Every second endpoint keeps its weight, and every set has one.
+					from := int(rand(6))
+					publish(p.Build(eps[from : from+2+int(rand(5))]))
+					eps[1+2*rand(6)].SetWeight(int(rand(4)))
+					eps[rand(12)].SetLoad(live(4, float64(rand(5)), float64(rand(20))))
+					(*current.Load()).Mode(now)
+				}
+			})
+			var served atomic.Int64
+			for range 4 {
+				users.Go(func() {
+					for range 4000 {
+						e, ok := (*current.Load()).Pick(Request{Now: now})
+						if !ok || !e.TryReserve() {
+							continue
+						}
+						if n := e.InFlight(); n > limit {
+							t.Errorf("%d in flight at a limit of %d", n, limit)
+						}
+						served.Add(1)
+						e.Finish(now, Result{Outcome: Success, FirstByte: 1e6})
+					}
+				})
+			}
+			users.Wait()
+			stop.Store(true)
+			movers.Wait()
+			for _, e := range eps {
+				if e.InFlight() != 0 {
+					t.Errorf("%s: %d in flight at the end", e.ID, e.InFlight())
+				}
+			}
+			if served.Load() == 0 {
+				t.Error("nothing was served")
+			}
+		})
+	}
+}

@@ -1,0 +1,350 @@
+package admin
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"outrigger/discovery"
+	"outrigger/picker"
+	"outrigger/sidecar/balance"
+)
+
+func fullOptions(f *fleet) Options {
+	return Options{Version: "1.2.3", Services: []Service{{
+		Name: "web", Status: f.Status,
+		Discovery: func() discovery.Status {
+			return discovery.Status{Seen: true, Instances: 4, Unusable: 1, Index: 42, Age: 3 * time.Second,
+				SinceChange: 5 * time.Second, LastContact: 10 * time.Millisecond, FailingFor: 2 * time.Second,
+				Holding: "empty", HoldingFor: time.Minute, AnswersTotal: 9, ErrorsTotal: 3, HeldTotal: 2, UpdatesTotal: 6}
+		},
+		Traffic: func() Traffic {
+			return Traffic{Accepted: 5, Open: 2, Tunnels: 1, Passed: [6]uint64{0, 1, 10, 2, 3, 4},
+				Own: [6]uint64{4: 6, 5: 7}, ClientErrors: 8, ClientGone: 9, Aborted: 11}
+		},
+		Agents: func(id string) AgentStatus {
+			return AgentStatus{Polled: id == "n/good", Polls: 8, Failures: 2, Rejected: 1}
+		},
+	}}}
+}
+
+// TestMetrics names every series that a fleet exports, apart from the Go
+// runtime's and the histogram's.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	f := busyFleet(t)
+	_, addr := start(t, fullOptions(f))
+	got := scrape(t, addr)
+	maps.DeleteFunc(got, func(k string, _ float64) bool {
+		return !strings.HasPrefix(k, prefix) || strings.HasPrefix(k, "outrigger_request_duration_seconds") ||
+			strings.HasPrefix(k, "outrigger_build_info")
+	})
+	want := map[string]float64{"outrigger_ready": 1}
+	add := func(text string) {
+		for line := range strings.Lines(text) {
+			line = strings.TrimSpace(line)
+			if line == "" {
+				continue
+			}
+			var v float64
+			i := strings.LastIndexByte(line, ' ')
+			if _, err := fmt.Sscan(line[i+1:], &v); err != nil {
+				t.Fatal(err)
+			}
+			want[prefix+line[:i]] = v
+		}
+	}
+	add(`
+		service_endpoints{service="web"} 4
+		service_endpoints_ready{service="web"} 1
+		service_endpoints_ejected{service="web"} 1
+		service_panic{service="web"} 0
+		service_draining{service="web"} 0
+		service_attempts_total{service="web"} 3
+		service_retries_total{service="web"} 0
+		service_retries_denied_total{service="web"} 0
+		queue_waiting{service="web"} 0
+		queue_served_total{service="web"} 0
+		queue_overflowed_total{service="web"} 0
+		queue_timed_out_total{service="web"} 0
+		capacity_breaker_state{service="web",state="closed"} 1
+		capacity_breaker_state{service="web",state="half-open"} 0
+		capacity_breaker_state{service="web",state="open"} 0
+		capacity_breaker_trips_total{service="web"} 0
+		discovery_seen{service="web"} 1
+		discovery_current{service="web"} 0
+		discovery_instances{service="web"} 4
+		discovery_unusable_instances{service="web"} 1
+		discovery_index{service="web"} 42
+		discovery_age_seconds{service="web"} 3
+		discovery_last_change_age_seconds{service="web"} 5
+		discovery_last_contact_seconds{service="web"} 0.01
+		discovery_failing_seconds{service="web"} 2
+		discovery_holding{service="web"} 1
+		discovery_holding_seconds{service="web"} 60
+		discovery_answers_total{service="web"} 9
+		discovery_errors_total{service="web"} 3
+		discovery_held_answers_total{service="web"} 2
+		discovery_updates_total{service="web"} 6
+		client_errors_total{service="web"} 8
+		clients_gone_total{service="web"} 9
+		responses_aborted_total{service="web"} 11
+		client_connections_open{service="web"} 2
+		client_connections_accepted_total{service="web"} 5
+		tunnels_open{service="web"} 1
+		endpoint_in_flight{endpoint="n/good",service="web"} 1
+		endpoint_in_flight_limit{endpoint="n/gone",service="web"} 1
+		endpoint_latency_ewma_seconds{endpoint="n/good",service="web"} 0.02
+		endpoint_agent_polls_total{endpoint="n/good",service="web"} 8
+		endpoint_agent_poll_failures_total{endpoint="n/good",service="web"} 2
+		endpoint_agent_reports_rejected_total{endpoint="n/good",service="web"} 1
+		endpoint_agent_report_age_seconds{endpoint="n/good",service="web"} 0.2
+		endpoint_agent_cpu_ratio{endpoint="n/good",service="web"} 0.25
+		endpoint_agent_memory_ratio{endpoint="n/good",service="web"} 0
+		endpoint_agent_cores{endpoint="n/good",service="web"} 2
+		endpoint_agent_available_cores{endpoint="n/good",service="web"} 1.5
+		endpoint_agent_in_flight{endpoint="n/good",service="web"} 7
+		endpoint_agent_listening{endpoint="n/good",service="web"} 1`)
+	for i, n := range []int{1, 10, 2, 3, 4} {
+		add(fmt.Sprintf("backend_responses_total{class=\"%dxx\",service=\"web\"} %d", i+1, n))
+	}
+	for i, n := range []int{0, 0, 0, 6, 7} {
+		add(fmt.Sprintf("own_responses_total{class=\"%dxx\",service=\"web\"} %d", i+1, n))
+	}
+	for _, reason := range balance.Reasons() {
+		n := truth(reason == "queue_full")
+		add(fmt.Sprintf("service_refused_total{reason=%q,service=\"web\"} %v", reason, n))
+	}
+	for _, id := range []string{"n/good", "n/gone", "n/sick", "n/old"} {
+		good, gone := id == "n/good", id == "n/gone"
+		label := fmt.Sprintf("endpoint=%q", id)
+		add(fmt.Sprintf("endpoint_ready{%s,service=\"web\"} %v", label, truth(good)))
+		add(fmt.Sprintf("endpoint_weight{%s,service=\"web\"} %v", label, truth(id != "n/old")))
+		add(fmt.Sprintf("endpoint_ejections_total{%s,service=\"web\"} %v", label, truth(gone)))
+		add(fmt.Sprintf("endpoint_breaker_state{%s,service=\"web\",state=\"open\"} %v", label, truth(gone)))
+		add(fmt.Sprintf("endpoint_breaker_state{%s,service=\"web\",state=\"closed\"} %v", label, truth(!gone)))
+		add(fmt.Sprintf("endpoint_breaker_state{%s,service=\"web\",state=\"half-open\"} 0", label))
+		add(fmt.Sprintf("endpoint_requests_total{%s,outcome=\"success\",service=\"web\"} %v", label, truth(good)))
+		add(fmt.Sprintf("endpoint_requests_total{%s,outcome=\"failure\",service=\"web\"} %v", label, truth(gone)))
+		add(fmt.Sprintf("endpoint_requests_total{%s,outcome=\"drop\",service=\"web\"} 0", label))
+		add(fmt.Sprintf("endpoint_requests_total{%s,outcome=\"ignore\",service=\"web\"} 0", label))
+		if !good {
+			add(fmt.Sprintf("endpoint_in_flight{%s,service=\"web\"} 0", label))
+		}
+		if !gone {
+			add(fmt.Sprintf("endpoint_in_flight_limit{%s,service=\"web\"} 2", label))
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(want)) {
+		if v, is := got[k]; !is || math.Abs(v-want[k]) > 1e-9 {
+			t.Errorf("%s is %v (there: %t), want %v", k, v, is, want[k])
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(got)) {
+		if _, is := want[k]; !is {
+			t.Errorf("%s %v is not expected", k, got[k])
+		}
+	}
+}
+
+func TestMetricsFollowMembership(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, nil)
+	_, addr := start(t, Options{Services: []Service{{Name: "web", Status: f.Status}}})
+	endpoints := func() (ids []string) {
+		for series := range scrape(t, addr) {
+			if rest, is := strings.CutPrefix(series, `outrigger_endpoint_ready{endpoint="`); is {
+				id, _, _ := strings.Cut(rest, `"`)
+				ids = append(ids, id)
+			} else if strings.HasPrefix(series, "outrigger_discovery") || strings.HasPrefix(series, "outrigger_client") {
+				t.Errorf("%s is exported without a source", series)
+			}
+		}
+		slices.Sort(ids)
+		return ids
+	}
+	for _, want := range [][]string{nil, {"n/1", "n/2"}, {"n/2"}, nil} {
+		var set []discovery.Instance
+		for _, id := range want {
+			set = append(set, instance(id, 80))
+		}
+		f.Update(set)
+		if got := endpoints(); !slices.Equal(got, want) {
+			t.Errorf("exported are %q, want %q", got, want)
+		}
+	}
+}
+
+// TestExpiredFiguresAreNotExported: Prometheus would draw them as a steady state.
+func TestExpiredFiguresAreNotExported(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, nil)
+	f.Update([]discovery.Instance{instance("n/1", 80)})
+	f.SetLoad("n/1", &picker.Load{At: f.now, Expires: f.now + 2*time.Second, CPU: .5})
+	_, addr := start(t, Options{Services: []Service{{Name: "web", Status: f.Status}}})
+	const labels = `{endpoint="n/1",service="web"}`
+	for age, want := range map[time.Duration]bool{0: true, time.Second: true, 2 * time.Second: false, time.Hour: false} {
+		f.now = time.Second + age
+		series := scrape(t, addr)
+		if _, is := series["outrigger_endpoint_agent_cpu_ratio"+labels]; is != want {
+			t.Errorf("at the age of %v a figure is exported: %t", age, is)
+		}
+		if got := series["outrigger_endpoint_agent_report_age_seconds"+labels]; got != age.Seconds() {
+			t.Errorf("the age is %v, want %v", got, age)
+		}
+	}
+}
+
+func TestObserve(t *testing.T) {
+	t.Parallel()
+	status := func() balance.Status { return balance.Status{Seen: true} }
+	s, addr := start(t, Options{Services: []Service{{Name: "a", Status: status}, {Name: "b", Status: status}}})
+	if s.Observe("nobody") != nil {
+		t.Error("an unknown service has an observer")
+	}
+	observe := s.Observe("a")
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for _, status := range []int{101, 200, 204, 301, 404, 503, 599, 0, -1, 99, 600, 999} {
+				observe(status, 3*time.Millisecond)
+			}
+		})
+	}
+	wg.Wait()
+	series := scrape(t, addr)
+	for class, want := range map[string]float64{"1xx": 4, "2xx": 8, "3xx": 4, "4xx": 4, "5xx": 28} {
+		for suffix, v := range map[string]float64{
+			`_count{class="` + class + `",service="a"}`:              want,
+			`_bucket{class="` + class + `",service="a",le="0.0025"}`: 0,
+			`_bucket{class="` + class + `",service="a",le="0.005"}`:  want,
+			`_count{class="` + class + `",service="b"}`:              0,
+			`_bucket{class="` + class + `",service="b",le="+Inf"}`:   0,
+			`_bucket{class="` + class + `",service="a",le="30"}`:     want,
+			`_bucket{class="` + class + `",service="a",le="0.001"}`:  0,
+		} {
+			got, is := series["outrigger_request_duration_seconds"+suffix]
+			if !is || got != v {
+				t.Errorf("%s is %v (there: %t), want %v", suffix, got, is, v)
+			}
+		}
+	}
+}
+
+func TestObserveDoesNotAllocate(t *testing.T) {
+	status := func() balance.Status { return balance.Status{} }
+	s, err := New(DefaultConfig(), Options{Services: []Service{{Name: "a", Status: status}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	observe := s.Observe("a")
+	took := time.Duration(0)
+	if n := testing.AllocsPerRun(10000, func() { took += 37 * time.Microsecond; observe(200, took) }); n != 0 {
+		t.Errorf("an observation allocates %v times", n)
+	}
+}
+
+func TestMetricsLint(t *testing.T) {
+	t.Parallel()
+	_, addr := start(t, fullOptions(busyFleet(t)))
+	_, body := get(t, addr, "/metrics")
+	var ours strings.Builder // the Go runtime's metrics are not ours to name
+	for line := range strings.Lines(body) {
+		if strings.Contains(line, prefix) {
+			ours.WriteString(line)
+		}
+	}
+	problems, err := promlint.New(strings.NewReader(ours.String())).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	if !strings.Contains(body, "go_goroutines ") || !strings.Contains(body, "process_start_time_seconds ") ||
+		!strings.Contains(body, `outrigger_build_info{goversion="go`) {
+		t.Error("the runtime's, the process's or the build's metrics are missing")
+	}
+}
+
+// TestConcurrentUse scrapes while members change and requests run: for -race.
+func TestConcurrentUse(t *testing.T) {
+	t.Parallel()
+	env := balance.RealEnv(nil)
+	cfg := balance.DefaultConfig()
+	cfg.Service = "web"
+	b, err := balance.New(cfg, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, addr := start(t, Options{Services: []Service{{Name: "web", Status: b.Status}}})
+	observe := s.Observe("web")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			b.Update([]discovery.Instance{instance("n/stays", 80), instance(fmt.Sprint("n/", n%3), 81)})
+			b.SetLoad("n/stays", &picker.Load{At: env.Now(), Expires: env.Now() + time.Second})
+			if l, err := b.TryAcquire(balance.Key{}); err == nil {
+				l.Done(picker.Result{FirstByte: time.Millisecond})
+			}
+			observe(200, time.Millisecond)
+		}
+	})
+	for range 20 {
+		for _, path := range []string{"/metrics", "/v1/status", "/readyz"} {
+			if status, body := get(t, addr, path); status != 200 && path != "/readyz" {
+				t.Errorf("%s: %d %s", path, status, body)
+			}
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
+func BenchmarkObserve(b *testing.B) {
+	status := func() balance.Status { return balance.Status{} }
+	s, err := New(DefaultConfig(), Options{Services: []Service{{Name: "a", Status: status}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	observe := s.Observe("a")
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for took := time.Duration(0); pb.Next(); took += time.Microsecond {
+			observe(200, took)
+		}
+	})
+}
+
+// BenchmarkScrape gathers 1000 endpoints.
+func BenchmarkScrape(b *testing.B) {
+	f := newFleet(b, nil)
+	var set []discovery.Instance
+	for i := range 1000 {
+		set = append(set, instance(fmt.Sprintf("n/%d", i), 80))
+	}
+	f.Update(set)
+	s, err := New(DefaultConfig(), Options{Services: []Service{{Name: "web", Status: f.Status}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.registry.Gather(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
