@@ -25,8 +25,9 @@ type Config struct {
 	// MaxConns bounds the connections held open, one per polling sidecar; a connection
 	// above it is closed at once.
 	MaxConns int
-	// ProcRoot and CgroupRoot are where the host's /proc and /sys/fs/cgroup are found;
-	// in a container that watches its host they are mounted elsewhere.
+	// ProcRoot and CgroupRoot are where the host's /proc and /sys/fs/cgroup are found; a
+	// container that watches its host mounts them elsewhere and shares the host's cgroup
+	// namespace.
 	ProcRoot   string
 	CgroupRoot string
 }
@@ -35,7 +36,12 @@ type Config struct {
 //   - PID: this process and its descendants;
 //   - Cgroup: every process below this control group, whose own counters are then used;
 //   - Port alone: the processes that hold the TCP socket listening on it, in the
-//     agent's own network namespace (use PID or Cgroup across containers).
+//     agent's own network namespace (use PID or Cgroup across containers). Seeing who
+//     holds a socket takes the backend's user or root.
+//
+// Only with Cgroup does a group's usage count for the backend in any case; else it
+// does where the group holds nobody but the backend's processes. Limits count wherever
+// they are set, up to the host's.
 //
 // Port beside PID or Cgroup decides only Report.Listening.
 type Backend struct {
