@@ -139,26 +139,31 @@ func (l *loader) fill(s *source, in *instance, body *hclsyntax.Body) {
 	}
 }
 
-func (l *loader) fillSetting(s *source, in *instance, a *hclsyntax.Attribute) {
-	set := in.setting(a.Name)
-	if set == nil {
-		label, other := in.variant(a.Name)
-		switch {
-		case other != nil && label == in.label:
-			set = other
-		case other != nil:
-			l.report(a.NameRange, fmt.Sprintf("%s %q has no setting %q", in.name, in.label, a.Name),
-				fmt.Sprintf("It is one of %s %q.", in.name, label))
-			return
-		case in.block.block(a.Name) != nil:
-			l.report(a.NameRange, fmt.Sprintf("%q is a block", a.Name), fmt.Sprintf("Write %s, without =.", in.block.block(a.Name).form()))
-			return
-		default:
-			l.unknown(in, a.Name, "setting", a.NameRange)
-			return
-		}
+// lookup returns the setting that an attribute names, nil after reporting that
+// there is none.
+func (l *loader) lookup(in *instance, a *hclsyntax.Attribute) *setting {
+	if set := in.setting(a.Name); set != nil {
+		return set
 	}
-	if !l.first(in, a.Name, a.NameRange) {
+	label, other := in.variant(a.Name)
+	child := in.block.block(a.Name)
+	switch {
+	case other != nil && label == in.label:
+		return other
+	case other != nil:
+		l.report(a.NameRange, fmt.Sprintf("%s %q has no setting %q", in.name, in.label, a.Name),
+			fmt.Sprintf("It is one of %s %q.", in.name, label))
+	case child != nil:
+		l.report(a.NameRange, fmt.Sprintf("%q is a block", a.Name), fmt.Sprintf("Write %s, without =.", child.form()))
+	default:
+		l.unknown(in, a.Name, "setting", a.NameRange)
+	}
+	return nil
+}
+
+func (l *loader) fillSetting(s *source, in *instance, a *hclsyntax.Attribute) {
+	set := l.lookup(in, a)
+	if set == nil || !l.first(in, a.Name, a.NameRange) {
 		return
 	}
 	v, ok := l.eval(s, a.Expr)
@@ -197,10 +202,13 @@ func (l *loader) fillBlock(s *source, in *instance, b *hclsyntax.Block) {
 		return
 	}
 	wantsLabel := child.label != nil || child.each != nil
-	if (len(b.Labels) == 1) != wantsLabel || len(b.Labels) > 1 {
+	if len(b.Labels) > 1 || (len(b.Labels) == 1) != wantsLabel {
+		allowed := "no name"
+		if wantsLabel {
+			allowed = "one name"
+		}
 		if !s.broken {
-			l.report(b.DefRange(), fmt.Sprintf("a block %s has %s", b.Type, map[bool]string{true: "one name", false: "no name"}[wantsLabel]),
-				fmt.Sprintf("Write %s.", child.form()))
+			l.report(b.DefRange(), fmt.Sprintf("a block %s has %s", b.Type, allowed), fmt.Sprintf("Write %s.", child.form()))
 		}
 		return
 	}

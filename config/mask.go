@@ -1,6 +1,10 @@
 package config
 
 import (
+	"bytes"
+	"cmp"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/agext/levenshtein"
@@ -77,4 +81,45 @@ func soundsSecret(name string) bool {
 func hasPassword(text string) bool {
 	_, rest, ok := strings.Cut(text, "://")
 	return ok && strings.Contains(rest, "@")
+}
+
+// maskLines adds to the masks of a file whose syntax is wrong: a quote that is
+// not closed turns texts and what is between them around. From a name that
+// sounds secret on, all is masked up to a line that begins like a setting or a
+// block, or ends one.
+func (s *source) maskLines() {
+	fresh := regexp.MustCompile(`^\s*(\}|[A-Za-z_][A-Za-z0-9_-]*\s*(=|\{|"[^"]*"\s*\{))`)
+	words := regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_-]*`)
+	active, at := false, 0
+	for line := range bytes.Lines(s.bytes) {
+		active = active && !fresh.Match(line)
+		from := at
+		if !active {
+			for _, w := range words.FindAllIndex(line, -1) {
+				if soundsSecret(string(line[w[0]:w[1]])) {
+					active, from = true, at+w[1]
+					break
+				}
+			}
+		}
+		at += len(line)
+		if active {
+			s.masks = append(s.masks, span{from, at})
+		}
+	}
+	s.masks = merge(s.masks)
+}
+
+// merge sorts spans and joins those that overlap.
+func merge(spans []span) []span {
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+	var out []span
+	for _, m := range spans {
+		if last := len(out) - 1; last >= 0 && m.from <= out[last].to {
+			out[last].to = max(out[last].to, m.to)
+		} else {
+			out = append(out, m)
+		}
+	}
+	return out
 }

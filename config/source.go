@@ -39,17 +39,17 @@ type piece struct {
 }
 
 // scan looks at the tokens before the parser does, and finds what must be
-// masked. It returns where a file is too deep to parse, nil if it is not.
-func (s *source) scan() *hcl.Range {
-	tokens, _ := hclsyntax.LexConfig(s.bytes, s.name, hcl.InitialPos) // the parser tells of bad ones
+// masked. It returns where the bytes are too deep to parse, nil if they are not.
+func (s *source) scan(b []byte, at hcl.Pos) (fault *hcl.Range) {
+	tokens, _ := hclsyntax.LexConfig(b, s.name, at) // the parser tells of bad ones
 	var open nesting
 	inLine := 0
 	m := masker{tokens: tokens}
 	for i, t := range tokens {
 		inLine++
-		open.take(t.Type)
-		if inLine > maxTokens || len(open) > maxDepth {
-			return &t.Range
+		open.take(t)
+		if fault == nil && (inLine > maxTokens || len(open) > maxDepth) {
+			fault = open.suspect(t)
 		}
 		if endsLine(t) && open.inBody() {
 			inLine = 0
@@ -58,7 +58,7 @@ func (s *source) scan() *hcl.Range {
 			s.masks = append(s.masks, span{t.Range.Start.Byte, t.Range.End.Byte})
 		}
 	}
-	return nil
+	return fault
 }
 
 // endsLine reports whether a token ends a line; a comment holds its line's end.
@@ -67,64 +67,91 @@ func endsLine(t hclsyntax.Token) bool {
 		t.Type == hclsyntax.TokenComment && len(t.Bytes) > 0 && t.Bytes[len(t.Bytes)-1] == '\n'
 }
 
-// nesting is the stack of closing tokens that are awaited. Ones that close
-// nothing are passed over: the parser's own depth does not shrink at them.
-type nesting []hclsyntax.TokenType
+// nesting is the stack of what is open. Tokens that close nothing are passed
+// over: the parser's own depth does not shrink at them.
+type nesting []opener
 
-func (n *nesting) take(t hclsyntax.TokenType) {
-	switch t {
+type opener struct {
+	closer hclsyntax.TokenType
+	at     hcl.Range
+}
+
+func (n *nesting) take(t hclsyntax.Token) {
+	var closer hclsyntax.TokenType
+	switch t.Type {
 	case hclsyntax.TokenOBrace:
-		*n = append(*n, hclsyntax.TokenCBrace)
+		closer = hclsyntax.TokenCBrace
 	case hclsyntax.TokenOBrack:
-		*n = append(*n, hclsyntax.TokenCBrack)
+		closer = hclsyntax.TokenCBrack
 	case hclsyntax.TokenOParen:
-		*n = append(*n, hclsyntax.TokenCParen)
+		closer = hclsyntax.TokenCParen
 	case hclsyntax.TokenOQuote:
-		*n = append(*n, hclsyntax.TokenCQuote)
+		closer = hclsyntax.TokenCQuote
 	case hclsyntax.TokenOHeredoc:
-		*n = append(*n, hclsyntax.TokenCHeredoc)
+		closer = hclsyntax.TokenCHeredoc
 	case hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl:
-		*n = append(*n, hclsyntax.TokenTemplateSeqEnd)
+		closer = hclsyntax.TokenTemplateSeqEnd
 	default:
-		if last := len(*n) - 1; last >= 0 && (*n)[last] == t {
+		if last := len(*n) - 1; last >= 0 && (*n)[last].closer == t.Type {
 			*n = (*n)[:last]
 		}
+		return
 	}
+	*n = append(*n, opener{closer, t.Range})
 }
 
 // inBody reports whether a line end ends an item here.
 func (n nesting) inBody() bool {
-	return len(n) == 0 || n[len(n)-1] == hclsyntax.TokenCBrace
+	return len(n) == 0 || n[len(n)-1].closer == hclsyntax.TokenCBrace
+}
+
+// suspect returns what is likeliest not closed when there is too much at t: the
+// outermost that a block is not made of.
+func (n nesting) suspect(t hclsyntax.Token) *hcl.Range {
+	for _, o := range n {
+		if o.closer != hclsyntax.TokenCBrace {
+			return &o.at
+		}
+	}
+	return &t.Range
 }
 
 // parse fills pieces. When the syntax is wrong the file is cut before each line
 // that begins like a block of the root, and every piece parsed for itself:
 // HCL's parser tells of one error only and drops what follows.
 func (l *loader) parse(s *source) {
-	if fault := s.scan(); fault != nil {
-		s.broken = true
-		l.report(*fault, "too deep or too long to read",
-			fmt.Sprintf("Brackets and templates may be nested %d deep, and a line or list have %d parts. Is one not closed?", maxDepth, maxTokens))
-		return
-	}
-	body, diags := parseBody(s.bytes, s.name, hcl.InitialPos)
-	if !diags.HasErrors() {
-		s.pieces = []piece{{body, len(s.bytes)}}
-		return
+	if s.scan(s.bytes, hcl.InitialPos) == nil {
+		if body, diags := parseBody(s.bytes, s.name, hcl.InitialPos); !diags.HasErrors() {
+			s.pieces = []piece{{body, len(s.bytes)}}
+			return
+		}
 	}
 	s.broken = true
-	from := hcl.InitialPos
-	for _, to := range append(s.starts(l.root), hcl.Pos{Byte: len(s.bytes)}) {
-		if to.Byte > from.Byte {
-			body, diags := parseBody(s.bytes[from.Byte:to.Byte], s.name, from)
-			s.pieces = append(s.pieces, piece{body, l.syntax(s, diags, to.Byte)})
-			from = to
+	starts := append([]hcl.Pos{hcl.InitialPos}, s.starts(l.root)...)
+	faults := make([]*hcl.Range, len(starts))
+	part := func(i int) []byte {
+		if i+1 < len(starts) {
+			return s.bytes[starts[i].Byte:starts[i+1].Byte]
 		}
+		return s.bytes[starts[i].Byte:]
+	}
+	for i, at := range starts {
+		faults[i] = s.scan(part(i), at)
+	}
+	s.maskLines()
+	for i, at := range starts {
+		if faults[i] != nil {
+			l.report(*faults[i], "too deep or too long to read",
+				fmt.Sprintf("Brackets and templates may be nested %d deep, and a line or list have %d parts. Is one not closed?", maxDepth, maxTokens))
+			continue
+		}
+		body, diags := parseBody(part(i), s.name, at)
+		s.pieces = append(s.pieces, piece{body, l.syntax(s, diags, at.Byte+len(part(i)))})
 	}
 }
 
-// starts returns where lines begin like blocks of the root: NAME and a brace or
-// a quote.
+// starts returns where lines, but for the first, begin like blocks of the root:
+// NAME and a brace or a quote.
 func (s *source) starts(root *block) []hcl.Pos {
 	names := root.names()
 	for name := range root.foreign {
@@ -135,7 +162,7 @@ func (s *source) starts(root *block) []hcl.Pos {
 	for line := range bytes.Lines(s.bytes) {
 		word := line[:len(line)-len(bytes.TrimLeft(line, "abcdefghijklmnopqrstuvwxyz_"))]
 		rest := bytes.TrimLeft(line[len(word):], " \t")
-		if len(rest) > 0 && (rest[0] == '{' || rest[0] == '"') && slices.Contains(names, string(word)) {
+		if pos.Byte > 0 && len(rest) > 0 && (rest[0] == '{' || rest[0] == '"') && slices.Contains(names, string(word)) {
 			list = append(list, pos)
 		}
 		pos.Byte += len(line)

@@ -1,0 +1,391 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"path"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"outrigger/agentstats"
+	"outrigger/sidecar"
+)
+
+// world is an Env over files and variables in memory.
+func world(files, vars map[string]string) Env {
+	m := fstest.MapFS{}
+	for name, text := range files {
+		m[name] = &fstest.MapFile{Data: []byte(text)}
+	}
+	return Env{
+		LookupEnv: func(name string) (string, bool) { v, ok := vars[name]; return v, ok },
+		Open:      func(name string) (fs.File, error) { return m.Open(strings.TrimPrefix(path.Clean(name), "/")) },
+	}
+}
+
+// loadText loads one file f.hcl.
+func loadText(text string, vars map[string]string) (sidecar.Config, error) {
+	return Load([]string{"f.hcl"}, world(map[string]string{"f.hcl": text}, vars))
+}
+
+func effective(t testing.TB, cfg sidecar.Config) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := Effective(&b, cfg); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// everything sets every setting to something other than its default.
+const everything = `
+grace = "5s"
+consul {
+  address = "https://consul.example:8501"
+  scheme = "https"
+  datacenter = "dc9"
+  wait = "1m"
+  stale = false
+  max_stale = "2s"
+  rate_burst = 7
+  rate_interval = "250ms"
+  backoff_min = "100ms"
+  backoff_max = "1m30s"
+  empty_confirm = "20s"
+  max_answer = "1MiB"
+  tls {
+    ca_file = "/etc/ca.pem"
+    cert_file = "/etc/cert.pem"
+    key_file = "/etc/key.pem"
+    server_name = "consul"
+    insecure_skip_verify = true
+  }
+}
+admin { listen = "[::1]:9000" }
+log {
+  level = "debug"
+  format = "json"
+}
+agents {
+  interval = "1s"
+  jitter = 0.25
+  timeout = "900ms"
+  max_backoff = "8m"
+  expiry = "4s"
+}
+service "web" {
+  listen = "127.0.0.1:8080"
+  discover {
+    service = "web-v2"
+    tags = ["blue", "say \"$${hi}\" \\ ü"]
+    filter = "Service.Meta.x == \"%%{y}\"\n"
+    datacenter = "dc2"
+    only_passing = true
+    near = "_agent"
+  }
+  policy "resource" {
+    samples = 4
+    memory_veto = 0.123456789
+  }
+  capacity {
+    max_in_flight = 10
+    queue {
+      length = 20
+      timeout = "1s"
+    }
+  }
+  breaker {
+    consecutive_failures = 5
+    failure_ratio = 0.25
+    min_requests = 30
+    window = "20s"
+    bucket = "2s"
+    base_ejection = "3s"
+    max_ejection = "40s"
+    max_ejected_percent = 60
+    failure_statuses = [500, 503]
+    capacity {
+      queue_failure_ratio = 0.75
+      min_queued = 40
+      window = "6s"
+      base_open = "2s"
+      max_open = "50s"
+    }
+  }
+  retry {
+    attempts = 3
+    on = ["reset"]
+    budget {
+      ratio = 0.2
+      min_per_second = 4
+    }
+  }
+  timeouts {
+    connect = "2s"
+    first_byte = "3s"
+    idle = "4s"
+    request = "5s"
+    head = "6s"
+    tunnel = "7s"
+  }
+  limits {
+    line = "1000B"
+    head = "16KiB"
+    headers = 64
+    connections = 99
+  }
+  pool {
+    size = 1
+    idle = "8s"
+  }
+}
+service "api" { listen = ":8081" }
+`
+
+func load(t *testing.T, text string, vars map[string]string) sidecar.Config {
+	t.Helper()
+	cfg, err := loadText(text, vars)
+	if err != nil {
+		t.Fatalf("refused:\n%v", err)
+	}
+	return cfg
+}
+
+func TestEverySetting(t *testing.T) {
+	cfg := load(t, everything, nil)
+	web := cfg.Services[0]
+	for _, c := range []struct {
+		name      string
+		got, want any
+	}{
+		{"grace", cfg.Grace, 5 * time.Second},
+		{"max_answer", cfg.Consul.MaxAnswer, int64(1 << 20)},
+		{"admin", cfg.Admin.Listen, "[::1]:9000"},
+		{"log", cfg.Log, sidecar.LogConfig{Level: "debug", Format: "json"}},
+		{"agents", cfg.Agents, agentstats.PollConfig{Interval: time.Second, Jitter: 0.25, Timeout: 900 * time.Millisecond,
+			MaxBackoff: 8 * time.Minute, Expiry: 4 * time.Second}},
+		{"name", web.Name + web.Balance.Service, "webweb"},
+		{"service", web.Discover.Service, "web-v2"},
+		{"tags", web.Discover.Tags, []string{"blue", `say "${hi}" \ ü`}},
+		{"filter", web.Discover.Filter, "Service.Meta.x == \"%{y}\"\n"},
+		{"policy", web.Balance.Picker.Policy, "resource"},
+		{"memory_veto", web.Balance.Picker.Resource.MemoryVeto, 0.123456789},
+		{"statuses", web.Balance.Breaker.FailureStatuses, []int{500, 503}},
+		{"engine's statuses", web.HTTP.FailureStatuses, []int{500, 503}},
+		{"on", web.HTTP.Retry.Reset && !web.HTTP.Retry.ConnectFailure, true},
+		{"line", web.HTTP.Limits.Line, 1000},
+		{"head", web.HTTP.Limits.Head, 16 << 10},
+		{"the other", cfg.Services[1].Discover.Service + cfg.Services[1].Listen, "api:8081"},
+		{"its statuses", cfg.Services[1].HTTP.FailureStatuses, cfg.Services[1].Balance.Breaker.FailureStatuses},
+	} {
+		if !reflect.DeepEqual(c.got, c.want) {
+			t.Errorf("%s is %v, want %v", c.name, c.got, c.want)
+		}
+	}
+	cfg.Consul.Token = "x" // not in the text, as it is not printed
+	first, _, _ := strings.Cut(effective(t, cfg), `service "api"`)
+	if i := strings.Index(first, "# default"); i >= 0 {
+		t.Errorf("a setting of the test is the default, or was lost:\n%s", first[:i])
+	}
+}
+
+func TestRoundTrip(t *testing.T) {
+	minimal := `service "web" { listen = "127.0.0.1:8080" }`
+	for _, text := range []string{everything, minimal, minimal + `
+		service "b" {
+		  listen = ":0"
+		  discover {
+		    tags = []
+		  }
+		  breaker { failure_statuses = [] }
+		  retry { on = [] }
+		  policy "p2c" {}
+		}`} {
+		cfg := load(t, text, nil)
+		printed := effective(t, cfg)
+		again := load(t, printed, nil)
+		if !reflect.DeepEqual(cfg, again) {
+			t.Errorf("loaded again it differs:\n%+v\n%+v\n%s", cfg, again, printed)
+		}
+		if twice := effective(t, again); twice != printed {
+			t.Errorf("printed again it differs:\n%s\n%s", printed, twice)
+		}
+	}
+}
+
+func TestDefaultsAreMarked(t *testing.T) {
+	printed := effective(t, load(t, "log { level = \"warn\" }\nservice \"w\" { listen = \":1\" }", nil))
+	for _, want := range []string{
+		"level  = \"warn\"\n", "format = \"text\" # default\n", "listen = \":1\"\n",
+		"service      = \"w\"   # default\n", "tunnel     = \"1h\"  # default\n",
+		"# default: the smaller of interval and 1s\n", "failure_statuses     = [502, 503, 504] # default\n",
+	} {
+		if !strings.Contains(printed, want) {
+			t.Errorf("%q is missing in\n%s", want, printed)
+		}
+	}
+}
+
+// TestEveryFieldHasASetting finds fields of the Configs that the tables lack.
+func TestEveryFieldHasASetting(t *testing.T) {
+	base, service, agent := sidecar.DefaultConfig(), newService("x"), agentstats.DefaultConfig()
+	for _, c := range []struct {
+		cfg    any
+		table  *block
+		except []string // set by other means
+	}{
+		{&base, baseTable(&base), []string{".Services"}},
+		{service, serviceTable(service), []string{".Name", ".Balance.Service", ".HTTP.FailureStatuses"}},
+		{&agent, agentTable(&agent), nil},
+	} {
+		reached := map[uintptr]string{}
+		for _, s := range allSettings(c.table) {
+			for _, p := range pointers(s.dest) {
+				if other, ok := reached[p]; ok {
+					t.Errorf("%s and %s set the same field", other, s.name)
+				}
+				reached[p] = s.name
+			}
+		}
+		fields := 0
+		walkFields(reflect.ValueOf(c.cfg).Elem(), "", func(path string, p uintptr) {
+			fields++
+			if _, ok := reached[p]; !ok && !contains(c.except, path) {
+				t.Errorf("%T%s can't be set", c.cfg, path)
+			}
+		})
+		if want := len(reached) + len(c.except); fields != want {
+			t.Errorf("%T has %d fields, the table and the exceptions %d", c.cfg, fields, want)
+		}
+	}
+}
+
+func allSettings(b *block) []setting {
+	list := append([]setting(nil), b.settings...)
+	if b.label != nil {
+		list = append(list, setting{name: b.name, dest: b.label})
+	}
+	for _, v := range b.variants {
+		list = append(list, v...)
+	}
+	for _, c := range b.blocks {
+		list = append(list, allSettings(c)...)
+	}
+	return list
+}
+
+func pointers(d dest) []uintptr {
+	v := reflect.ValueOf(d).Elem()
+	if p := v.FieldByName("p"); p.IsValid() {
+		return []uintptr{p.Pointer()}
+	}
+	var list []uintptr
+	for on, i := v.FieldByName("on"), 0; i < on.Len(); i++ {
+		list = append(list, on.Index(i).Pointer())
+	}
+	return list
+}
+
+func walkFields(v reflect.Value, path string, leaf func(string, uintptr)) {
+	if v.Kind() != reflect.Struct {
+		leaf(path, v.Addr().Pointer())
+		return
+	}
+	for i := range v.NumField() {
+		walkFields(v.Field(i), path+"."+v.Type().Field(i).Name, leaf)
+	}
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+func TestAgent(t *testing.T) {
+	files := map[string]string{
+		"ok.hcl": `agent {
+			listen = "10.0.0.1:9912"
+			instance = "web-1"
+			interval = "500ms"
+			max_conns = 10
+			proc_root = "/host/proc"
+			cgroup_root = "/host/cgroup"
+			backend {
+			  port = env("PORT")
+			  cgroup = "/system.slice/web.service"
+			}
+		}`,
+		"none.hcl":  ``,
+		"other.hcl": `service "web" { listen = ":80" }`,
+		"bad.hcl": `agent {
+			interval = "1ms"
+			backend { prot = 80 }
+		}
+		agent {}`,
+	}
+	env := world(files, map[string]string{"PORT": "8080"})
+	got, err := LoadAgent("ok.hcl", env)
+	want := agentstats.Config{
+		Listen: "10.0.0.1:9912", Instance: "web-1", Interval: 500 * time.Millisecond, MaxConns: 10,
+		ProcRoot: "/host/proc", CgroupRoot: "/host/cgroup",
+		Backend: agentstats.Backend{Port: 8080, Cgroup: "/system.slice/web.service"},
+	}
+	if err != nil || got != want {
+		t.Errorf("got %+v, want %+v\n%v", got, want, err)
+	}
+	for file, wants := range map[string][]string{
+		"none.hcl":  {"none.hcl: there is no agent block|Write agent {"},
+		"other.hcl": {"other.hcl:1:1: unknown block \"service\"|`outrigger sidecar`", "other.hcl: there is no agent block"},
+		"bad.hcl": {
+			"bad.hcl:1:1: agent has no listen|listen = \"192.0.2.10:9912\"",
+			"bad.hcl:1:1: backend is empty|port, pid or cgroup",
+			"bad.hcl:2:15: interval 1ms is outside 50ms to 10s",
+			"bad.hcl:3:14: unknown setting \"prot\" in agent backend|Did you mean \"port\"?",
+			"bad.hcl:5:3: agent is there twice|already at bad.hcl:1:1",
+		},
+	} {
+		_, err := LoadAgent(file, env)
+		wantProblems(t, file, err, wants)
+	}
+}
+
+// wantProblems compares the problems with wants, in any order: each a PLACE:
+// MESSAGE that a problem begins with, then more texts that it has, set off by |.
+func wantProblems(t *testing.T, name string, err error, wants []string) {
+	t.Helper()
+	var ps Problems
+	if !errors.As(err, &ps) {
+		t.Errorf("%s: no problems but %v", name, err)
+		return
+	}
+	used := make([]bool, len(ps))
+next:
+	for _, want := range wants {
+		parts := strings.Split(want, "|")
+		for i, p := range ps {
+			text := p.String()
+			ok := !used[i] && strings.HasPrefix(text, parts[0])
+			for _, part := range parts[1:] {
+				ok = ok && strings.Contains(text, part)
+			}
+			if ok {
+				used[i] = true
+				continue next
+			}
+		}
+		t.Errorf("%s: no problem is %s", name, want)
+	}
+	for i, p := range ps {
+		if !used[i] {
+			t.Errorf("%s: unexpected problem\n%s", name, p)
+		}
+	}
+}
