@@ -95,7 +95,7 @@ func TestProblems(t *testing.T) {
 		{"a good pair beside an error", web("breaker {\n base_ejection = \"60s\"\n max_ejection = \"120s\"\n min_requests = 0\n}"), []string{`f.hcl:6:17: min_requests is 0`}},
 		{"no error that comes of a default", web("breaker {\n base_ejection = \"60s\"\n max_ejection = \"2h\"\n}"), []string{`f.hcl:5:17: max_ejection is 2h0m0s, allowed is up to 1h`}},
 		{"no error that comes of a malformed one", web("breaker {\n base_ejection = \"60s\"\n max_ejection = 120\n}"), []string{`f.hcl:5:17: max_ejection must be a duration`}},
-		{"both limits", web("limits {\n line = \"1B\"\n head = \"1MiB\"\n}"), []string{`f.hcl:4:9: |line 256 to head`, `f.hcl:5:9: |head to 32768`}},
+		{"both limits", web("limits {\n line = \"1B\"\n head = \"1MiB\"\n}"), []string{`f.hcl:4:9: limit line is 1 bytes, allowed are 256 and up`, `f.hcl:5:9: limit head is 1048576 bytes, allowed are 1024 to 32768`}},
 		{"statuses", web("breaker {\n failure_statuses = [502, 999]\n}"), []string{`f.hcl:4:21: failure_statuses has 999`}},
 		{"tags", web("discover {\n tags = [\"\"]\n near = \"\\u0007\"\n}"), []string{`f.hcl:4:9: tag ""`, `f.hcl:5:9: near "\a"`}},
 		{"two without the other", "consul {\n  tls {\n    cert_file = \"x\"\n  }\n}\n" + ok, []string{`f.hcl:3:17: tls needs cert_file and key_file together`}},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -112,8 +113,12 @@ func (s ServiceConfig) Validate() error {
 	if s.Name == "" {
 		return errors.New("a service has no name")
 	}
-	if _, _, err := net.SplitHostPort(s.Listen); err != nil {
+	_, port, err := net.SplitHostPort(s.Listen)
+	if err != nil {
 		return fmt.Errorf("listen %q is not \"ADDR:PORT\": %w", s.Listen, err)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("listen %q: the port is not a number from 0 to 65535", s.Listen)
 	}
 	if err := s.Discover.Validate(); err != nil {
 		return err

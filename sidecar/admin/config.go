@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 )
 
 // Config is what the admin listener needs to know.
@@ -22,9 +23,12 @@ func DefaultConfig() Config {
 
 // Validate reports an address that is malformed or not loopback.
 func (c Config) Validate() error {
-	host, _, err := net.SplitHostPort(c.Listen)
+	host, port, err := net.SplitHostPort(c.Listen)
 	if err != nil {
 		return fmt.Errorf("admin listen %q is not \"ADDR:PORT\": %w", c.Listen, err)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("admin listen %q: the port is not a number from 0 to 65535", c.Listen)
 	}
 	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() || host == "localhost" {
 		return nil

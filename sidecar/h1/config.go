@@ -90,9 +90,15 @@ func (c Config) Validate() error {
 	case c.PoolIdle < 10*time.Millisecond || c.PoolIdle > time.Hour:
 		return fmt.Errorf("pool idle time is %v, allowed are 10ms to 1h", c.PoolIdle)
 	case c.MaxConns < 1 || c.MaxConns > 1e6:
-		return fmt.Errorf("max_connections is %d, allowed are 1 to 1000000", c.MaxConns)
-	case l.Line < 256 || l.Line > l.Head || l.Head > bufSize || l.Headers < 8 || l.Headers > 10000:
-		return fmt.Errorf("head limits %+v are out of range: line 256 to head, head to %d, headers 8 to 10000", l, bufSize)
+		return fmt.Errorf("limit connections is %d, allowed are 1 to 1000000", c.MaxConns)
+	case l.Head < 1<<10 || l.Head > bufSize:
+		return fmt.Errorf("limit head is %d bytes, allowed are 1024 to %d", l.Head, bufSize)
+	case l.Line < 256:
+		return fmt.Errorf("limit line is %d bytes, allowed are 256 and up", l.Line)
+	case l.Line > l.Head:
+		return fmt.Errorf("limit line is %d bytes, more than limit head, which it is part of", l.Line)
+	case l.Headers < 8 || l.Headers > 10000:
+		return fmt.Errorf("limit headers is %d, allowed are 8 to 10000", l.Headers)
 	}
 	return nil
 }
