@@ -113,8 +113,12 @@ func ShedRetryAfter(shed, offered uint64, rand func(n uint32) uint32) int {
 }
 
 // WaitRetryAfter is the rule for a known time: the wait in whole seconds,
-// rounded up, plus 0 or 1 by chance, in 1 to 30.
+// rounded up, plus 0 or 1 by chance, in 1 to 30. When no time is known (wait is
+// 0 or less) it is that of a little overload, 1 to 4: a constant 1 would bring
+// all clients back at once.
 func WaitRetryAfter(wait time.Duration, rand func(n uint32) uint32) int {
-	s := int(math.Ceil(max(0, wait).Seconds())) + int(rand(2))
-	return min(max(1, s), maxRetryAfter)
+	if wait <= 0 {
+		return ShedRetryAfter(0, 0, rand)
+	}
+	return min(int(math.Ceil(wait.Seconds()))+int(rand(2)), maxRetryAfter)
 }

@@ -226,7 +226,7 @@ func TestWaitRetryAfter(t *testing.T) {
 		wait   time.Duration
 		lo, hi int
 	}{
-		{math.MinInt64, 1, 1}, {-time.Second, 1, 1}, {0, 1, 1}, {1, 1, 2}, {time.Second, 1, 2}, {time.Second + 1, 2, 3},
+		{math.MinInt64, 1, 4}, {-time.Second, 1, 4}, {0, 1, 4}, {1, 1, 2}, {time.Second, 1, 2}, {time.Second + 1, 2, 3},
 		{28500 * time.Millisecond, 29, 30}, {29 * time.Second, 29, 30}, {30 * time.Second, 30, 30}, {time.Hour, 30, 30},
 		{math.MaxInt64, 30, 30},
 	} {

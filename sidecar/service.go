@@ -69,9 +69,7 @@ func (s *service) run(ctx context.Context, failed chan<- error) {
 		}
 		done <- struct{}{}
 	}()
-	if err := s.server.Serve(s.ln); err != nil {
-		failed <- fmt.Errorf("service %q: %w", s.cfg.Name, err)
-	}
+	s.server.Serve(s.ln)
 	for range cap(done) {
 		<-done
 	}

@@ -87,7 +87,7 @@ func (sc *Sidecar) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop()
-	failed := make(chan error, 1+len(sc.services))
+	failed := make(chan error, 1+2*len(sc.services)) // room for all who may send
 
 	wg.Go(func() { sc.engine.Run(inner) })
 	wg.Go(func() {

@@ -236,9 +236,19 @@ func (b *Balancer) rebuild() *snapshot {
 	s.vetoer, _ = s.picker.(picker.Vetoer)
 	b.snap.Store(s)
 	if s.seen {
-		b.capacity.SetReady(len(s.ready) > 0)
+		b.capacity.SetReady(s.anyTaking(now))
 	}
 	return s
+}
+
+// anyTaking reports whether there is an endpoint that the policy does not veto.
+func (s *snapshot) anyTaking(now time.Duration) bool {
+	for _, m := range s.ready {
+		if !s.vetoes(m, now) {
+			return true
+		}
+	}
+	return false
 }
 
 // vetoes reports whether the policy leaves m out now although it is ready.
@@ -264,11 +274,18 @@ func (b *Balancer) limit(m *member, in bool) int {
 // SetLoad stores the figures of an agent's report for the endpoint with this
 // ID. A report for an endpoint that has left is dropped.
 func (b *Balancer) SetLoad(id string, l *picker.Load) {
-	if m := b.snap.Load().byID[id]; m != nil {
-		m.ep.SetLoad(l)
-		if b.queue.waiting.Load() > 0 {
-			b.grant() // a veto may have fallen
-		}
+	s, now := b.snap.Load(), b.env.Now()
+	m := s.byID[id]
+	if m == nil {
+		return
+	}
+	was := s.vetoes(m, now)
+	m.ep.SetLoad(l)
+	if was != s.vetoes(m, now) {
+		b.post() // the capacity breaker may have to know
+	}
+	if b.queue.waiting.Load() > 0 {
+		b.grant() // a veto may have fallen
 	}
 }
 

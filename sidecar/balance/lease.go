@@ -15,6 +15,8 @@ type Key struct {
 	// Again lets the request have an endpoint it tried when there is no other:
 	// right after a pooled connection died, when the endpoint may be well.
 	Again bool
+	// Deadline on the balancer's clock cuts a wait in the queue short; 0: none.
+	Deadline time.Duration
 }
 
 // Lease is the permission to send one request to one endpoint. It ends with

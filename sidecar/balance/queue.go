@@ -213,7 +213,11 @@ func (b *Balancer) wait(ctx context.Context, k Key) (Lease, error) {
 	if reason, ok := b.enqueue(&w.Waiter, Saturated); !ok {
 		return Lease{}, b.Refuse(reason)
 	}
-	w.timer.Reset(b.cfg.Queue.Timeout)
+	limit := b.cfg.Queue.Timeout
+	if k.Deadline > 0 {
+		limit = min(limit, max(0, k.Deadline-b.env.Now()))
+	}
+	w.timer.Reset(limit)
 	defer w.timer.Stop()
 	select {
 	case <-w.woken:

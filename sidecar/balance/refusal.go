@@ -2,6 +2,7 @@ package balance
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"outrigger/breaker"
@@ -35,7 +36,7 @@ func (r Reason) String() string {
 }
 
 // Reasons returns all names in order, for metrics that want every label.
-func Reasons() []string { return reasonNames[:] }
+func Reasons() []string { return slices.Clone(reasonNames[:]) }
 
 // Refusal is the error of a request that got no endpoint.
 type Refusal struct {

@@ -70,7 +70,7 @@ func (b *Balancer) Status() Status {
 		st.Refused[name] = b.refused[i].Load()
 	}
 	for _, m := range s.all {
-		e := m.status(now, s.ignoring)
+		e := m.status(s, now)
 		if e.Ready {
 			st.Ready++
 		}
@@ -92,7 +92,7 @@ func (s *snapshot) whyNone() Reason {
 	return s.reason
 }
 
-func (m *member) status(now time.Duration, ignoring bool) EndpointStatus {
+func (m *member) status(s *snapshot, now time.Duration) EndpointStatus {
 	state := m.br.State(now)
 	e := EndpointStatus{
 		Instance: *m.inst.Load(),
@@ -106,9 +106,22 @@ func (m *member) status(now time.Duration, ignoring bool) EndpointStatus {
 	if state == breaker.Open {
 		e.Returns = m.br.Until() - now
 	}
-	e.Why = m.why(&e, state, ignoring)
+	if e.Why = m.why(&e, state, s.ignoring); e.Why == "" && s.vetoes(m, now) {
+		e.Why = vetoText(e.Load)
+	}
 	e.Ready = e.Why == ""
 	return e
+}
+
+// vetoText says why a policy leaves an endpoint out that is ready otherwise.
+func vetoText(l *picker.Load) string {
+	if l != nil && !l.Listening {
+		return "its agent sees nobody listen"
+	}
+	if l != nil && l.Mem >= 0 {
+		return fmt.Sprintf("memory at %.0f %% of its limit", 100*l.Mem)
+	}
+	return "left out by the policy"
 }
 
 // why says in a few words why an endpoint is not ready, "" if it is.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -94,7 +93,7 @@ func (c *conn) serve() {
 // crashed keeps a bug met on one connection from taking the others along: the
 // lease and the backend's connection are given up.
 func (c *conn) crashed(p any) {
-	c.s.log.Error("a connection ended by a bug in Outrigger; please report it", "panic", p, "stack", string(debug.Stack()))
+	c.s.bug(p)
 	c.mu.Lock()
 	u := c.up
 	c.up = nil
@@ -180,7 +179,7 @@ func (c *conn) readHead() bool {
 			return c.reject(err)
 		}
 		seen = c.in.len()
-		if k, err := c.in.fill(c.nc); k == 0 && err != nil {
+		if err := c.fillIn(); err != nil {
 			if c.lastLook(err) {
 				continue
 			}
@@ -190,6 +189,21 @@ func (c *conn) readHead() bool {
 			began = true
 			c.idleAt.Store(0)
 			c.alarm.set(s.e.now() + s.cfg.Timeouts.Head)
+		}
+	}
+}
+
+// fillIn reads from the client. A deadline that closeIdle set just as a request
+// began is lifted.
+func (c *conn) fillIn() error {
+	for {
+		k, err := c.in.fill(c.nc)
+		if k > 0 || err == nil {
+			return nil
+		}
+		if !c.s.draining.Load() || c.idleAt.Load() != 0 || c.alarm.struck() || c.upload.stopping.Load() ||
+			!errors.Is(err, os.ErrDeadlineExceeded) || c.nc.SetReadDeadline(time.Time{}) != nil {
+			return err
 		}
 	}
 }
@@ -255,7 +269,8 @@ func (c *conn) reject(err error) bool {
 	return false
 }
 
-// write sends b to the client, each wait for room bounded by the idle time.
+// write sends b to the client, which has the idle time to take all of it: b is
+// at most a buffer's worth.
 func (c *conn) write(b []byte) error {
 	c.armClient()
 	_, err := c.nc.Write(b)

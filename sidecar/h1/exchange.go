@@ -44,10 +44,10 @@ func (c *conn) exchange() bool {
 	}
 	keep := !c.rq.streams // an unread body makes the connection useless
 	var err error
-	if c.lease, err = c.s.b.Acquire(c.ctx, balance.Key{}); err != nil {
+	c.key = balance.Key{Deadline: c.rq.deadline}
+	if c.lease, err = c.s.b.Acquire(c.ctx, c.key); err != nil {
 		return c.refuse(err, keep)
 	}
-	c.key = balance.Key{}
 	var reached failure // the last try in which a backend may have got something
 	for tries := 0; ; tries++ {
 		st, f := c.try(c.key.Again)
@@ -61,11 +61,14 @@ func (c *conn) exchange() bool {
 		if f.sent {
 			reached = f
 		}
-		if !f.again || tries >= c.s.cfg.Retry.Attempts || !c.nextTry(&f) {
+		if !f.again || tries >= c.s.cfg.Retry.Attempts || c.overdue() || !c.nextTry(&f) {
 			return c.fail(&reached, keep)
 		}
 	}
 }
+
+// overdue reports whether the request's time is up.
+func (c *conn) overdue() bool { return c.rq.deadline > 0 && c.s.e.now() >= c.rq.deadline }
 
 // nextTry leases an endpoint for another try.
 func (c *conn) nextTry(f *failure) bool {
@@ -119,8 +122,8 @@ func (c *conn) takeSmallBody() bool {
 	for left := int(c.req.Length); left > 0; {
 		if c.in.len() == 0 {
 			c.armClient()
-			if k, err := c.in.fill(c.nc); k == 0 && err != nil {
-				return c.noBody(err)
+			if err := c.fillIn(); err != nil {
+				return c.noBody()
 			}
 		}
 		k := min(left, c.in.len())
@@ -134,7 +137,7 @@ func (c *conn) takeSmallBody() bool {
 }
 
 // noBody ends a request whose body did not come. Nothing has been leased yet.
-func (c *conn) noBody(err error) bool {
+func (c *conn) noBody() bool {
 	c.s.stats.clientErrors.Add(1)
 	if c.alarm.struck() {
 		c.lastWords()
@@ -148,7 +151,8 @@ func (c *conn) noBody(err error) bool {
 func (c *conn) try(fresh bool) (step, failure) {
 	ep := c.lease.Endpoint()
 	c.key.Tried.Add(ep)
-	u, err := c.lease.Conns().(*pool).get(c.ctx, fresh)
+	p := c.lease.Conns().(*pool)
+	u, err := p.get(c.ctx, fresh, c.within(p.cfg.Timeouts.Connect)-c.s.e.now())
 	if err != nil {
 		return c.dialFailed(err)
 	}
@@ -171,6 +175,11 @@ func (c *conn) try(fresh bool) (step, failure) {
 
 func (c *conn) dialFailed(err error) (step, failure) {
 	if c.isGone() {
+		c.lease.Done(picker.Result{Outcome: picker.Ignore})
+		return stepRetry, failure{}
+	}
+	if ourFault(err) {
+		c.s.grip(err)
 		c.lease.Done(picker.Result{Outcome: picker.Ignore})
 		return stepRetry, failure{}
 	}
@@ -301,9 +310,12 @@ func (c *conn) interim(u *upstream) error {
 	if c.rq.minor == 0 {
 		return nil // HTTP/1.0 knows no interim answers
 	}
-	err := c.write(c.res.appendResponse(nil, NoBody, "", false))
-	c.alarm.off()
-	if err != nil {
+	head := c.res.appendResponse(nil, NoBody, "", false)
+	if c.upload.finished() {
+		c.armClient()
+		defer c.alarm.off()
+	} // else the alarm is the upload's
+	if _, err := c.nc.Write(head); err != nil {
 		return errClient
 	}
 	return nil

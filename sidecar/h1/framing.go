@@ -20,8 +20,7 @@ func (h *Head) finishRequest() error {
 	if err := h.target(); err != nil {
 		return err
 	}
-	h.connection()
-	return nil
+	return h.connection()
 }
 
 // target settles the form of the request target (RFC 9112 section 3.2). An
@@ -84,7 +83,9 @@ func (h *Head) finishResponse(head bool) error {
 	if h.Framing == Chunked && (h.Length >= 0 || h.Minor == 0) {
 		return bad("a response with Transfer-Encoding and Content-Length, or of HTTP/1.0")
 	}
-	h.connection()
+	if err := h.connection(); err != nil {
+		return err
+	}
 	switch {
 	case h.Status < 200 || h.Status == 204:
 		// RFC 9110 section 8.6, RFC 9112 section 6.1: neither may be there.
@@ -105,10 +106,14 @@ func (h *Head) finishResponse(head bool) error {
 	return nil
 }
 
+// maxNamed is how many fields Connection may name. Each is looked for among all
+// fields, so without a bound 32 KiB of names would cost milliseconds.
+const maxNamed = 32
+
 // connection reads the Connection fields: persistence, upgrade, and the names
 // of fields that end at this hop.
-func (h *Head) connection() {
-	closes, keeps, upgrades := false, false, false
+func (h *Head) connection() error {
+	closes, keeps, upgrades, named := false, false, false, 0
 	for i := range h.Headers {
 		if h.Headers[i].id != fConnection {
 			continue
@@ -122,20 +127,27 @@ func (h *Head) connection() {
 			case fold(e, "upgrade"):
 				upgrades = true
 			default:
+				if named++; named > maxNamed {
+					return false
+				}
 				h.nominate(e)
 			}
 			return true
 		})
 	}
+	if named > maxNamed {
+		return bad("Connection names too many fields")
+	}
 	h.KeepAlive = !closes && (h.Minor > 0 || keeps)
 	if !upgrades || h.Minor == 0 {
-		return
+		return nil
 	}
 	for i := range h.Headers {
 		if h.Headers[i].id == fUpgrade && h.Upgrade == nil {
 			h.Upgrade = h.Headers[i].Value
 		}
 	}
+	return nil
 }
 
 // nominate marks the fields of that name to be dropped. Those that frame or

@@ -59,7 +59,7 @@ type Limits struct {
 	Headers int // field lines
 }
 
-// DefaultLimits returns the bounds that NewServer applies when none are given.
+// DefaultLimits returns the bounds of a service that sets none.
 func DefaultLimits() Limits {
 	return Limits{
 		Line:    8 << 10,  // RFC 9112 section 3 asks for at least 8000

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -41,16 +42,15 @@ type pool struct {
 func (e *Engine) Conns(cfg Config) func(*picker.Endpoint) balance.Conns {
 	return func(ep *picker.Endpoint) balance.Conns {
 		p := &pool{e: e, cfg: cfg, addr: ep.Addr}
-		p.dial.Timeout = cfg.Timeouts.Connect
 		p.dial.KeepAlive = 30 * time.Second
 		e.pools.add(p)
 		return p
 	}
 }
 
-// get returns an idle connection that is still open, or a new one. fresh asks
-// for a new one.
-func (p *pool) get(ctx context.Context, fresh bool) (*upstream, error) {
+// get returns an idle connection that is still open, or a new one, dialled
+// within limit. fresh asks for a new one.
+func (p *pool) get(ctx context.Context, fresh bool, limit time.Duration) (*upstream, error) {
 	for !fresh {
 		u := p.pop()
 		if u == nil {
@@ -63,7 +63,9 @@ func (p *pool) get(ctx context.Context, fresh bool) (*upstream, error) {
 		}
 		u.close()
 	}
-	nc, err := p.dial.DialContext(ctx, "tcp", p.addr)
+	dial := p.dial
+	dial.Timeout = max(limit, time.Nanosecond) // 0 would be none
+	nc, err := dial.DialContext(ctx, "tcp", p.addr)
 	if err != nil {
 		return nil, err
 	}
@@ -132,8 +134,8 @@ func (p *pool) sweep(now time.Duration) {
 	for n < len(p.idle) && now-p.idle[n].idleAt >= p.cfg.PoolIdle {
 		n++
 	}
-	old := append([]*upstream(nil), p.idle[:n]...)
-	p.idle = append(p.idle[:0], p.idle[n:]...)
+	old := slices.Clone(p.idle[:n])
+	p.idle = slices.Delete(p.idle, 0, n)
 	p.mu.Unlock()
 	for _, u := range old {
 		u.close()
@@ -168,6 +170,16 @@ func (s *pools) sweep(now time.Duration) {
 	for _, p := range all {
 		p.sweep(now)
 	}
+}
+
+// ourFault reports whether a dial failed for lack of something on this machine.
+func ourFault(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // nobodyThere reports whether a dial failed in a way that says that nothing

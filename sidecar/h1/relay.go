@@ -11,6 +11,7 @@ import (
 // and gives the backend's connection back if it is clean.
 func (c *conn) relay(u *upstream, sentAt time.Duration) (step, failure) {
 	c.upload.answered()
+	u.alarm.off() // until more is wanted of the backend
 	status := c.res.Status
 	r := picker.Result{Outcome: c.outcome(status), FirstByte: c.s.e.now() - sentAt}
 	if status == 101 {
@@ -51,11 +52,13 @@ func (c *conn) outcome(status int) picker.Outcome {
 // sides.
 func (c *conn) relayed(u *upstream, r picker.Result, body, client error, persists, keep bool) step {
 	whole := body == nil && client == nil
+	// A backend that waits for the rest of a body is not late: its client is.
+	stalled := c.upload.reading.Load() && u.alarm.struck()
 	early := !c.upload.ended()
 	c.upload.stop()
 	c.detach()
 	switch {
-	case c.upload.clientErr != nil:
+	case c.upload.clientErr != nil, body != nil && stalled:
 		c.s.stats.clientErrors.Add(1) // and the upload broke the answer off
 		r.Outcome = picker.Ignore
 	case client != nil:
@@ -264,10 +267,12 @@ func (c *conn) more(u *upstream) error {
 	c.alarm.off() // the client owes nothing while we wait
 	u.alarm.set(c.within(c.s.cfg.Timeouts.Idle))
 	u.in.r, u.in.w = 0, 0 // nothing is unread
-	if k, err := u.in.fill(u.nc); k == 0 && err != nil {
-		return err
+	k, err := u.in.fill(u.nc)
+	u.alarm.off() // what comes next is the client's to take
+	if k > 0 {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // upgraded passes the 101 on and tunnels until both sides have ended.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +57,9 @@ type Server struct {
 
 	draining atomic.Bool
 	slots    chan struct{}
+	closing  chan struct{} // closed when draining begins
+	served   chan struct{} // closed when Serve has returned
+	lastGrip atomic.Int64  // when a lack of descriptors or ports was logged last
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -75,8 +79,10 @@ type Options struct {
 func (e *Engine) NewServer(cfg Config, b *balance.Balancer, o Options) *Server {
 	s := &Server{
 		e: e, cfg: cfg, b: b, log: o.Log, tunnel: o.Tunnel, observe: o.Observe,
-		slots: make(chan struct{}, cfg.MaxConns),
-		conns: map[*conn]struct{}{},
+		slots:   make(chan struct{}, cfg.MaxConns),
+		closing: make(chan struct{}),
+		served:  make(chan struct{}),
+		conns:   map[*conn]struct{}{},
 	}
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
@@ -90,21 +96,27 @@ func (e *Engine) NewServer(cfg Config, b *balance.Balancer, o Options) *Server {
 	return s
 }
 
-// Serve accepts connections until Shutdown, or until accepting fails for good.
-func (s *Server) Serve(ln net.Listener) error {
+// Serve accepts connections until Shutdown, which may even come first. It
+// closes the listener. When accepting fails (out of descriptors, most likely)
+// it says so and tries again. Once per server.
+func (s *Server) Serve(ln net.Listener) {
+	defer close(s.served)
+	defer ln.Close()
 	s.mu.Lock()
+	late := s.draining.Load()
 	s.ln = ln
 	s.mu.Unlock()
+	if late {
+		return
+	}
 	pause := 5 * time.Millisecond
-	for {
-		s.slots <- struct{}{}
+	for s.slot() {
 		nc, err := ln.Accept()
 		if err != nil {
 			<-s.slots
 			if s.draining.Load() || errors.Is(err, net.ErrClosed) {
-				return nil
+				return
 			}
-			// Out of descriptors, most likely: they come back.
 			s.log.Error("accepting a client connection failed; trying again", "error", err, "in", pause)
 			time.Sleep(pause)
 			pause = min(2*pause, time.Second)
@@ -112,6 +124,22 @@ func (s *Server) Serve(ln net.Listener) error {
 		}
 		pause = 5 * time.Millisecond
 		s.start(nc)
+	}
+}
+
+// slot takes a place for one more connection, waiting for one if need be.
+// false: there is none, and draining has begun.
+func (s *Server) slot() bool {
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	default:
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	case <-s.closing:
+		return false
 	}
 }
 
@@ -144,18 +172,21 @@ const (
 )
 
 // Shutdown stops accepting, lets requests in flight finish and closes
-// connections as they become idle. When ctx ends first, the rest is cut and
-// ctx.Err() returned.
+// connections as they become idle. When ctx ends first, the balancer drains, the
+// rest is cut and ctx.Err() returned.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	ln := s.ln
-	s.mu.Unlock()
-	s.draining.Store(true)
-	if d, ok := ln.(interface{ SetDeadline(time.Time) error }); ok && d.SetDeadline(time.Now().Add(backlogGrace)) == nil {
-		time.Sleep(backlogGrace)
+	if !s.draining.Swap(true) {
+		close(s.closing)
 	}
+	s.mu.Unlock()
 	if ln != nil {
-		_ = ln.Close()
+		d, ok := ln.(interface{ SetDeadline(time.Time) error })
+		if !ok || d.SetDeadline(time.Now().Add(backlogGrace)) != nil {
+			_ = ln.Close()
+		}
+		<-s.served // from here on no connection is added
 	}
 	done := make(chan struct{})
 	go func() {
@@ -169,6 +200,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		case <-done:
 			return nil
 		case <-ctx.Done():
+			s.b.Drain()
 			s.each(func(c *conn) { c.cut() })
 			<-done
 			return ctx.Err()
@@ -176,6 +208,23 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			now := s.e.now()
 			s.each(func(c *conn) { c.closeIdle(now) })
 		}
+	}
+}
+
+// bug logs a panic that was kept from taking other connections along.
+func (s *Server) bug(p any) {
+	s.log.Error("a connection ended by a bug in Outrigger; please report it", "panic", p, "stack", string(debug.Stack()))
+}
+
+// gripEvery bounds how often a lack of descriptors or ports is logged.
+const gripEvery = time.Second
+
+// grip logs that this machine, and no backend, keeps a connection from being
+// made.
+func (s *Server) grip(err error) {
+	now, last := int64(s.e.now()), s.lastGrip.Load()
+	if (last == 0 || now-last >= int64(gripEvery)) && s.lastGrip.CompareAndSwap(last, now) {
+		s.log.Warn("out of a resource of this machine: requests are refused, no backend is blamed", "error", err)
 	}
 }
 

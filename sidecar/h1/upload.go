@@ -1,6 +1,7 @@
 package h1
 
 import (
+	"errors"
 	"io"
 	"os"
 	"sync"
@@ -26,6 +27,8 @@ type upload struct {
 	// lastPiece is set before the last write: whoever sees a whole answer then
 	// waits for the pump to come back from it.
 	lastPiece atomic.Bool
+	reading   atomic.Bool // it is the client's turn
+	stopping  atomic.Bool // stop has set the deadlines
 
 	// Until the answer begins, the alarms of both connections are the pump's:
 	// only it knows whose turn it is. From then on they are the relay's.
@@ -47,6 +50,7 @@ func (p *upload) reset(f Framing, length int64) {
 	p.running, p.complete, p.clientErr, p.u = false, f == NoBody, nil, nil
 	p.chunks.reset()
 	p.lastPiece.Store(false)
+	p.stopping.Store(false)
 }
 
 // start begins the upload. Not twice for one request: what has been read from
@@ -88,6 +92,7 @@ func (p *upload) stop() {
 		return
 	default:
 	}
+	p.stopping.Store(true)
 	_ = p.c.nc.SetReadDeadline(longAgo)
 	_ = p.u.nc.SetWriteDeadline(longAgo)
 	<-p.done
@@ -142,10 +147,22 @@ func (p *upload) run() {
 	c, bufs := p.c, p.c.s.e.bufs
 	idle := c.s.cfg.Timeouts.Idle
 	bufs.attach(&p.out)
+	defer func() {
+		if v := recover(); v != nil {
+			c.s.bug(v)
+			p.complete = false
+			p.fail(errBug)
+		}
+		bufs.release(&p.out)
+		p.done <- struct{}{}
+	}()
 	for !p.complete {
 		if c.in.len() == 0 {
 			p.turn(c.within(idle), 0)
-			if k, err := c.in.fill(c.nc); k == 0 && err != nil {
+			p.reading.Store(true)
+			err := c.fillIn()
+			p.reading.Store(false)
+			if err != nil {
 				p.fail(err)
 				break
 			}
@@ -167,9 +184,9 @@ func (p *upload) run() {
 	if p.complete {
 		p.turn(0, c.within(c.s.cfg.Timeouts.FirstByte))
 	}
-	bufs.release(&p.out)
-	p.done <- struct{}{}
 }
+
+var errBug = errors.New("a bug in Outrigger")
 
 func (p *upload) fail(err error) {
 	if err == io.EOF {

@@ -24,14 +24,21 @@ const bufSize = 16 << 10
 func Run(client, backend net.Conn, fromClient, fromBackend []byte, idle time.Duration) {
 	t := &tunnel{idle: idle, conns: [2]net.Conn{client, backend}}
 	t.touch()
+	var crash any // a panic there is the caller's to recover from
 	var wg sync.WaitGroup
-	wg.Add(1)
-	go func() {
-		defer wg.Done()
+	wg.Go(func() {
+		defer func() {
+			if crash = recover(); crash != nil {
+				t.end()
+			}
+		}()
 		t.copy(backend, client, fromClient)
-	}()
+	})
 	t.copy(client, backend, fromBackend)
 	wg.Wait()
+	if crash != nil {
+		panic(crash)
+	}
 }
 
 type tunnel struct {
@@ -57,6 +64,11 @@ func (t *tunnel) copy(dst, src net.Conn, first []byte) {
 			return
 		}
 	}
+	t.end()
+}
+
+// end makes all I/O on both connections fail from now on.
+func (t *tunnel) end() {
 	t.over.Store(true)
 	for _, c := range t.conns {
 		_ = c.SetDeadline(time.Unix(1, 0)) // fails only on a closed connection
@@ -102,6 +114,9 @@ func (t *tunnel) write(dst net.Conn, b []byte) error {
 	}
 	if err := dst.SetWriteDeadline(time.Now().Add(t.idle)); err != nil {
 		return err
+	}
+	if t.over.Load() {
+		return net.ErrClosed
 	}
 	_, err := dst.Write(b)
 	t.touch()

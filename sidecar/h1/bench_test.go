@@ -1,0 +1,120 @@
+package h1
+
+import (
+	"strings"
+	"testing"
+)
+
+var (
+	benchRequest = []byte(lines("GET /api/v1/items?page=2 HTTP/1.1", "Host: example.com", "User-Agent: Mozilla/5.0 (X11; Linux x86_64)",
+		"Accept: text/html,application/xhtml+xml", "Accept-Language: en", "Accept-Encoding: gzip, deflate, br", "Connection: keep-alive",
+		"Cookie: session=0123456789abcdef; theme=dark", "If-None-Match: \"abc\""))
+	benchResponse = []byte(lines("HTTP/1.1 200 OK", "Date: Sat, 21 Nov 2026 00:00:00 GMT", "Server: test", "Content-Type: application/json",
+		"Content-Length: 512", "Cache-Control: no-cache", "ETag: \"abc\"", "Vary: Accept-Encoding", "Connection: keep-alive"))
+)
+
+func BenchmarkParseRequest(b *testing.B) {
+	var h Head
+	lim := DefaultLimits()
+	b.ReportAllocs()
+	b.SetBytes(int64(len(benchRequest)))
+	for b.Loop() {
+		if n, err := FindHead(benchRequest, 0); n == 0 || err != nil {
+			b.Fatal(n, err)
+		}
+		if err := h.ParseRequest(benchRequest, lim); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkParseResponse(b *testing.B) {
+	var h Head
+	lim := DefaultLimits()
+	b.ReportAllocs()
+	b.SetBytes(int64(len(benchResponse)))
+	for b.Loop() {
+		if n, err := FindHead(benchResponse, 0); n == 0 || err != nil {
+			b.Fatal(n, err)
+		}
+		if err := h.ParseResponse(benchResponse, lim, false); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkRewriteRequest(b *testing.B) {
+	var h Head
+	if err := h.ParseRequest(benchRequest, DefaultLimits()); err != nil {
+		b.Fatal(err)
+	}
+	dst := make([]byte, 0, bufSize)
+	b.ReportAllocs()
+	for b.Loop() {
+		dst = h.appendRequest(dst[:0], "127.0.0.1", false, false)
+	}
+}
+
+func BenchmarkRewriteResponse(b *testing.B) {
+	var h Head
+	if err := h.ParseResponse(benchResponse, DefaultLimits(), false); err != nil {
+		b.Fatal(err)
+	}
+	dst := make([]byte, 0, bufSize)
+	b.ReportAllocs()
+	for b.Loop() {
+		dst = h.appendResponse(dst[:0], Length, "", false)
+	}
+}
+
+// The worst that a sender can do within the limits: a Connection field of
+// nothing but names to look for among all fields.
+func BenchmarkParseHostileConnection(b *testing.B) {
+	fields := []string{"GET / HTTP/1.1", "Host: a", "Connection: " + strings.Repeat("a,", 15_000)}
+	for range 120 {
+		fields = append(fields, "b: c")
+	}
+	in := []byte(lines(fields...))
+	var h Head
+	b.ReportAllocs()
+	for b.Loop() {
+		_ = h.ParseRequest(in, DefaultLimits())
+	}
+}
+
+func BenchmarkDechunk(b *testing.B) {
+	for name, size := range map[string]int{"small": 64, "large": 8 << 10} {
+		b.Run(name, func(b *testing.B) {
+			var in []byte
+			for len(in)+size+chunkRoom < bufSize {
+				in = appendChunk(in, []byte(strings.Repeat("x", size)))
+			}
+			in = append(in, "0\r\n\r\n"...)
+			work := make([]byte, len(in))
+			var d chunkDecoder
+			b.ReportAllocs()
+			b.SetBytes(int64(len(in)))
+			for b.Loop() {
+				copy(work, in) // decoding is in place
+				d.reset()
+				if _, _, err := d.decode(work); err != nil || !d.done() {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkForward is a whole exchange over loopback: client, proxy and
+// backend in one process.
+func BenchmarkForward(b *testing.B) {
+	for _, tt := range cases {
+		b.Run(tt.name, func(b *testing.B) {
+			l := newLoop(b, tt.req, tt.answer)
+			b.ReportAllocs()
+			for b.Loop() {
+				l.exchange()
+			}
+		})
+	}
+}
