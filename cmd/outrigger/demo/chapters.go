@@ -42,14 +42,14 @@ func (st *stage) slowAndFast(ctx context.Context) (string, bool, error) {
 
 // burntCPU lets a neighbour take the processor of one backend.
 func (st *stage) burntCPU(ctx context.Context) (string, bool, error) {
-	if !canPin() {
+	if !st.canPin() {
 		return "cannot be shown here: it takes Linux and two processors to burn one backend's CPU and not the others'", false, nil
 	}
-	if err := st.costAll(0, 4*time.Millisecond); err != nil {
+	if err := st.costAll(0, 2*time.Millisecond); err != nil {
 		return "", false, err
 	}
 	red := st.servers[0]
-	st.say("   red is alone on CPU 0; a request costs 4 ms of CPU; 6 clients that think for 40 ms.")
+	st.say("   red is alone on CPU %d; a request costs 2 ms of CPU; 6 clients that think for 40 ms.", red.cpus[0])
 	// The compiler, say, may still be at work; then all CPUs look burnt.
 	if err := st.await(ctx, 20*time.Second, "the machine to calm down", st.calm); err != nil {
 		st.say("   (%v: the others' CPUs are not idle either)", err)
@@ -58,8 +58,8 @@ func (st *stage) burntCPU(ctx context.Context) (string, bool, error) {
 	if err != nil {
 		return "", false, err
 	}
-	st.say("   now something else burns CPU 0:")
-	if st.burner, err = st.spawn("burner", []int{0}, "demo-burn", "3"); err != nil {
+	st.say("   now something else burns CPU %d:", red.cpus[0])
+	if st.burner, err = st.spawn("burner", red.cpus, "demo-burn", "3"); err != nil {
 		return "", false, err
 	}
 	defer func() {
@@ -178,8 +178,8 @@ func (st *stage) saturated(ctx context.Context) (string, bool, error) {
 	}
 	held := full.refused > 0 && full.badRefuse == 0 && full.errors == 0 && full.ok > 0 &&
 		calm.ok == calm.total && calm.total > 0
-	return fmt.Sprintf("%d answers and %d times 503, all with Retry-After (%s); p99 of the answered %s; afterwards %d of %d answered",
-		full.ok, full.refused, reasonText(full.reasons), ms(full.quantile(0.99)), calm.ok, calm.total), held, nil
+	return fmt.Sprintf("%d answers and %d times 503, %d of them with Retry-After and a reason (%s); p99 of the answered %s; afterwards %d of %d answered",
+		full.ok, full.refused, full.refused-full.badRefuse, reasonText(full.reasons), ms(full.quantile(0.99)), calm.ok, calm.total), held, nil
 }
 
 // consulGone kills Consul and goes on.

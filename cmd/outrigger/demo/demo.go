@@ -104,6 +104,7 @@ func (st *stage) prepare(ctx context.Context) error {
 	if st.log, err = os.Create(filepath.Join(st.dir, "log")); err != nil {
 		return err
 	}
+	st.cpus = allowedCPUs()
 	st.say("Outrigger demo: a real Consul, three backends, three agents, one sidecar, one load generator.")
 	return st.build(ctx, st.say)
 }

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -32,6 +31,7 @@ type server struct {
 // world is everything that the demo runs.
 type world struct {
 	self    string // this program
+	cpus    []int  // processors that a process may be pinned to
 	dir     string
 	log     io.WriteCloser
 	consul  *harness.Consul
@@ -59,7 +59,7 @@ func (w *world) build(ctx context.Context, say func(string, ...any)) error {
 		return err
 	}
 	for i, name := range []string{"red", "green", "blue"} {
-		s := &server{name: name, port: ports[2*i], agent: ports[2*i+1], cpus: cpuFor(i)}
+		s := &server{name: name, port: ports[2*i], agent: ports[2*i+1], cpus: w.cpuFor(i)}
 		w.servers = append(w.servers, s)
 		if err := w.startServer(s); err != nil {
 			return err
@@ -85,22 +85,15 @@ func (w *world) build(ctx context.Context, say func(string, ...any)) error {
 }
 
 // canPin reports whether backends can be kept to processors of their own.
-func canPin() bool { return runtime.GOOS == "linux" && runtime.NumCPU() >= 2 }
+func (w *world) canPin() bool { return len(w.cpus) >= 2 }
 
 // cpuFor gives the first backend a processor of its own, which chapter 2 burns,
 // and the others the rest.
-func cpuFor(i int) []int {
-	n := runtime.NumCPU()
-	switch {
-	case !canPin():
+func (w *world) cpuFor(i int) []int {
+	if !w.canPin() {
 		return nil
-	case i == 0:
-		return []int{0}
-	case n == 2:
-		return []int{1}
-	default:
-		return []int{i}
 	}
+	return []int{w.cpus[min(i, len(w.cpus)-1)]}
 }
 
 func (w *world) spawn(name string, cpus []int, args ...string) (*harness.Process, error) {
