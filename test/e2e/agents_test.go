@@ -46,11 +46,11 @@ func twoCPUs(t *testing.T) (a, b int) {
 // agentRig is a service with two backends, each with its agent, behind a sidecar
 // that balances over them by figures (service "resource") and, to compare, by
 // its own count alone (service "control").
-func agentRig(t *testing.T, a, b *backend) (s *sidecar, agents []*process) {
+func agentRig(t *testing.T, a, b *backend, watch func(*backend) string) (s *sidecar, agents []*process) {
 	t.Helper()
 	cat, name := sharedCatalog(t), uniqueService(t)
 	for _, be := range []*backend{a, b} {
-		agent, port := startAgent(t, be)
+		agent, port := startAgent(t, be, watch(be))
 		agents = append(agents, agent)
 		cat.register(name, be, withMeta("outrigger_agent", strconv.Itoa(port)))
 	}
@@ -65,6 +65,9 @@ func agentRig(t *testing.T, a, b *backend) (s *sidecar, agents []*process) {
 	return s, agents
 }
 
+// byPort is how an agent usually finds its backend.
+func byPort(b *backend) string { return fmt.Sprintf("port = %d", b.port) }
+
 // Something else burns the processor of one of two backends. A request costs
 // next to no CPU, so that least_conn, which serves the same backends beside it,
 // has no reason to move: what the resource policy moves, it moves by figures.
@@ -75,7 +78,7 @@ func TestAgentFiguresMoveTraffic(t *testing.T) {
 	a, b := startBackend(t, "a", cpuA), startBackend(t, "b", cpuB)
 	a.sleep(100 * time.Millisecond)
 	b.sleep(100 * time.Millisecond)
-	s, _ := agentRig(t, a, b)
+	s, _ := agentRig(t, a, b, byPort)
 	load := startLoad(t, loadSpec{addr: s.addrs["resource"], clients: 10})
 	control := startLoad(t, loadSpec{addr: s.addrs["control"], clients: 10})
 
@@ -96,7 +99,7 @@ func TestAgentFiguresMoveTraffic(t *testing.T) {
 		Name: "burner", Path: suite.self, Args: []string{"4"}, Env: append(os.Environ(), childEnv+"=burner"), CPUs: []int{cpuA},
 	})
 	quiet, mostQuiet := 0, 0 // looks in a row at which b's processor had time to spare
-	for end := time.Now().Add(30 * time.Second); ; {
+	for end := time.Now().Add(20 * time.Second); ; {
 		idle := idleShare(t, cpuB)
 		byFigures, byCount := share()
 		said := fmt.Sprintf("while a's CPU is burnt a gets a share of %.2f from resource and %.2f from least_conn", byFigures, byCount)
@@ -120,6 +123,51 @@ func TestAgentFiguresMoveTraffic(t *testing.T) {
 	control.stop().clean(t)
 }
 
+// An agent that sees its backend not listen takes it out, for the policy that
+// goes by agents. It is told of a second port here, so that the backend can
+// close that one and serve on.
+func TestAgentVetoes(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("takes Linux: an agent samples nothing elsewhere")
+	}
+	all := startBackends(t, "a", "b")
+	a, door := all[0], freePort(t)
+	open := "/ctl/door?at=" + loopback(door)
+	a.control(open)
+	s, _ := agentRig(t, a, all[1], func(be *backend) string {
+		port := be.port
+		if be == a {
+			port = door
+		}
+		return fmt.Sprintf("pid = %d\nport = %d", be.proc.PID(), port)
+	})
+	listening := func(want bool) {
+		t.Helper()
+		s.awaitService("resource", fmt.Sprintf("a's agent to say that listening is %v", want), func(doc admin.ServiceDoc) bool {
+			f := figuresOf(doc, a)
+			return f != nil && f.Listening == want
+		})
+	}
+	both := func(service string) {
+		t.Helper()
+		if by := getMany(t, s.addrs[service], 60); by["a"] == 0 || by["b"] == 0 {
+			t.Errorf("answers from %s: %v, want some from both", service, by)
+		}
+	}
+	listening(true)
+	both("resource")
+	a.control("/ctl/door")
+	listening(false)
+	if by := getMany(t, s.addrs["resource"], 60); by["b"] != 60 {
+		t.Errorf("answers from resource while a's agent sees it not listen: %v, want all from b", by)
+	}
+	both("control")
+	a.control(open)
+	listening(true)
+	both("resource")
+}
+
 // With the agents dead the figures run out, status says so, and traffic goes on.
 func TestAgentsKilled(t *testing.T) {
 	t.Parallel()
@@ -127,7 +175,7 @@ func TestAgentsKilled(t *testing.T) {
 		t.Skip("takes Linux: an agent samples nothing elsewhere")
 	}
 	all := startBackends(t, "a", "b")
-	s, agents := agentRig(t, all[0], all[1])
+	s, agents := agentRig(t, all[0], all[1], byPort)
 	load := startLoad(t, loadSpec{addr: s.addrs["resource"], clients: 4, think: 5 * time.Millisecond})
 	load.awaitMore(50)
 	for _, agent := range agents {

@@ -120,13 +120,13 @@ func (b *backend) awaitHeld(n int64) {
 // kill ends the app as a crash would. Nobody listens on its port afterwards.
 func (b *backend) kill() { b.proc.Kill() }
 
-// startAgent runs `outrigger agent` for the backend and returns its process and
-// port.
-func startAgent(t *testing.T, b *backend) (*process, int) {
+// startAgent runs `outrigger agent` for the backend, with what stands in its
+// backend block, and returns its process and port.
+func startAgent(t *testing.T, b *backend, watch string) (*process, int) {
 	t.Helper()
 	port := freePort(t)
 	file := filepath.Join(t.TempDir(), "agent-"+b.name+".hcl")
-	text := fmt.Sprintf("agent {\n  listen = %q\n  backend { port = %d }\n}\n", loopback(port), b.port)
+	text := fmt.Sprintf("agent {\n  listen = %q\n  backend {\n%s\n}\n}\n", loopback(port), watch)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -66,6 +67,7 @@ type app struct {
 
 	mu   sync.Mutex
 	hold chan struct{} // closed: what is held goes on
+	door net.Listener  // a second port, on which nothing is served
 }
 
 // appStats is what an app saw, without /ctl/ and /health.
@@ -84,6 +86,7 @@ func runApp(name, listen string) error {
 	mux.HandleFunc("GET /ctl/set", a.set)
 	mux.HandleFunc("GET /ctl/release", a.release)
 	mux.HandleFunc("GET /ctl/stats", a.tell)
+	mux.HandleFunc("GET /ctl/door", a.moveDoor)
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(int(a.health.Load())) })
 	mux.HandleFunc("/", a.counted(a.hello))
 	mux.HandleFunc("/hold", a.counted(a.held))
@@ -122,6 +125,22 @@ func (a *app) release(http.ResponseWriter, *http.Request) {
 	defer a.mu.Unlock()
 	close(a.hold)
 	a.hold = make(chan struct{})
+}
+
+// moveDoor closes the second port and opens it at another address, if any.
+func (a *app) moveDoor(w http.ResponseWriter, r *http.Request) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.door != nil {
+		_ = a.door.Close()
+		a.door = nil
+	}
+	var err error
+	if at := r.FormValue("at"); at != "" {
+		if a.door, err = net.Listen("tcp", at); err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+		}
+	}
 }
 
 func (a *app) tell(w http.ResponseWriter, _ *http.Request) {
