@@ -40,7 +40,9 @@ func (st *stage) slowAndFast(ctx context.Context) (string, bool, error) {
 		share, r.total, ms(r.mean()), ms(rr), r.errors), share > 80 && r.errors+r.refused == 0 && r.mean() < rr, nil
 }
 
-// burntCPU lets a neighbour take the processor of one backend.
+// burntCPU lets a neighbour take the processor of one backend. On a machine
+// that is busy with something else all processors look burnt, so it is played
+// up to three times.
 func (st *stage) burntCPU(ctx context.Context) (string, bool, error) {
 	if !st.canPin() {
 		return "cannot be shown here: it takes Linux and two processors to burn one backend's CPU and not the others'", false, nil
@@ -50,10 +52,20 @@ func (st *stage) burntCPU(ctx context.Context) (string, bool, error) {
 	}
 	red := st.servers[0]
 	st.say("   red is alone on CPU %d; a request costs 2 ms of CPU; 6 clients that think for 40 ms.", red.cpus[0])
-	// The compiler, say, may still be at work; then all CPUs look burnt.
-	if err := st.await(ctx, 20*time.Second, "the machine to calm down", st.calm); err != nil {
-		st.say("   (%v: the others' CPUs are not idle either)", err)
+	for try := 1; ; try++ {
+		if err := st.await(ctx, 20*time.Second, "the machine to calm down", st.calm); err != nil && ctx.Err() == nil {
+			st.say("   (%v: the others' CPUs are not idle either)", err)
+		}
+		sentence, held, err := st.burnOnce(ctx, red)
+		if err != nil || held || try == 3 {
+			return sentence, held, err
+		}
+		st.say("   (%s: not clear, perhaps for something else that runs here; once more)", sentence)
 	}
+}
+
+// burnOnce measures red's share before and while its processor is burnt.
+func (st *stage) burnOnce(ctx context.Context, red *server) (string, bool, error) {
 	before, err := st.measure(ctx, 5*time.Second)
 	if err != nil {
 		return "", false, err
@@ -75,15 +87,16 @@ func (st *stage) burntCPU(ctx context.Context) (string, bool, error) {
 		return e != nil && e.Figures != nil && e.Figures.AvailableCores != nil && *e.Figures.AvailableCores < 0.5
 	})
 	if err != nil {
-		return err.Error(), false, nil
+		return err.Error(), false, ctx.Err()
 	}
 	after, err := st.measure(ctx, 5*time.Second)
 	if err != nil {
 		return "", false, err
 	}
+	errs := before.errors + before.refused + after.errors + after.refused
 	return fmt.Sprintf("red took %.1f %% of the requests before and %.1f %% while its CPU was burnt; p99 %s before, %s after; %d errors",
-			before.share(red.name), after.share(red.name), ms(before.quantile(0.99)), ms(after.quantile(0.99)), before.errors+after.errors),
-		after.share(red.name) < before.share(red.name)/2 && before.errors+after.errors == 0, nil
+			before.share(red.name), after.share(red.name), ms(before.quantile(0.99)), ms(after.quantile(0.99)), errs),
+		after.share(red.name) < before.share(red.name)/2 && errs == 0, nil
 }
 
 // calm reports whether every agent sees half a core to spare.

@@ -22,7 +22,7 @@ func endpoint(doc *admin.ServiceDoc, s *server) *admin.EndpointDoc {
 // of the last time, and totals those of now.
 func tableOf(servers []*server, doc *admin.ServiceDoc, before map[string]uint64, since time.Duration) (rows []string, totals map[string]uint64) {
 	totals = map[string]uint64{}
-	rows = append(rows, fmt.Sprintf("%-8s %10s %8s %10s %6s %10s  %s", "backend", "requests", "per s", "in-flight", "cpu", "latency", "state"))
+	rows = append(rows, fmt.Sprintf("%-8s %10s %8s %10s %6s %11s %10s  %s", "backend", "requests", "per s", "in-flight", "cpu", "cores free", "latency", "state"))
 	for _, s := range servers {
 		e := endpoint(doc, s)
 		if e == nil {
@@ -34,8 +34,8 @@ func tableOf(servers []*server, doc *admin.ServiceDoc, before map[string]uint64,
 		if b, ok := before[s.name]; ok && since > 0 && e.RequestsTotal >= b {
 			rate = fmt.Sprintf("%.0f", float64(e.RequestsTotal-b)/since.Seconds())
 		}
-		rows = append(rows, fmt.Sprintf("%-8s %10d %8s %10d %6s %10s  %s",
-			s.name, e.RequestsTotal, rate, e.InFlight, cpuText(e), latencyText(e), stateText(e)))
+		rows = append(rows, fmt.Sprintf("%-8s %10d %8s %10d %6s %11s %10s  %s",
+			s.name, e.RequestsTotal, rate, e.InFlight, cpuText(e), freeText(e), latencyText(e), stateText(e)))
 	}
 	return rows, totals
 }
@@ -45,6 +45,14 @@ func cpuText(e *admin.EndpointDoc) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.0f%%", 100**e.Figures.CPU)
+}
+
+// freeText is what a backend could use now: its own use and what is idle.
+func freeText(e *admin.EndpointDoc) string {
+	if e.Figures == nil || e.Figures.AvailableCores == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", *e.Figures.AvailableCores)
 }
 
 func latencyText(e *admin.EndpointDoc) string {

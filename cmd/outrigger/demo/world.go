@@ -65,6 +65,11 @@ func (w *world) build(ctx context.Context, say func(string, ...any)) error {
 			return err
 		}
 	}
+	for _, s := range w.servers {
+		if err := w.await(ctx, 20*time.Second, "backend "+s.name+" to answer", func() bool { return w.healthy(s) }); err != nil {
+			return err
+		}
+	}
 	if err := w.register(); err != nil {
 		return err
 	}
@@ -116,6 +121,16 @@ func (w *world) startServer(s *server) error {
 	}
 	s.stats, err = w.spawn("agent "+s.name, nil, "agent", "-config", file)
 	return err
+}
+
+// healthy asks a backend what Consul's check will ask it.
+func (w *world) healthy(s *server) bool {
+	res, err := w.http.Get(fmt.Sprintf("http://127.0.0.1:%d/health", s.port))
+	if err != nil {
+		return false
+	}
+	_ = res.Body.Close()
+	return res.StatusCode == http.StatusOK
 }
 
 func (w *world) register() error {
@@ -223,6 +238,9 @@ func (w *world) await(ctx context.Context, limit time.Duration, what string, ok 
 
 // dead reports a sidecar that has ended on its own.
 func (w *world) dead() error {
+	if w.sidecar == nil {
+		return nil // not started yet
+	}
 	select {
 	case <-w.sidecar.Done():
 		text, _ := os.ReadFile(filepath.Join(w.dir, "log"))
