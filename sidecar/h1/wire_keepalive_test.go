@@ -64,9 +64,12 @@ func TestPipelining(t *testing.T) {
 					body = p.read(len("3\r\nabc\r\n0\r\n\r\n"))
 				}
 				s := strings.Fields(h)[1] + body
-				if strings.HasPrefix(h, "PUT") {
+				switch {
+				case strings.HasPrefix(h, "HEAD"):
+					send(p, lines("HTTP/1.1 200 OK", "Content-Length: 2"))
+				case strings.HasPrefix(h, "PUT"):
 					send(p, lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked")+fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(s), s))
-				} else {
+				default:
 					send(p, ok200(s))
 				}
 			}

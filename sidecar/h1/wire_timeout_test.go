@@ -254,3 +254,45 @@ func TestHeadTimeoutAnswers(t *testing.T) {
 	}
 	c.wantEnd("eof")
 }
+
+// A client that does not read holds its lease for the idle time at most, and
+// the backend is not blamed.
+func TestClientThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	cfg := quick()
+	cfg.Timeouts.Idle = 5 * short
+	b := newBackend(t, func(b *backend, p *peer) {
+		b.head(p)
+		p.send(lines("HTTP/1.1 200 OK", "Content-Length: 100000000"))
+		piece := strings.Repeat("x", 1<<20)
+		for range 100 {
+			if _, err := p.nc.Write([]byte(piece)); err != nil {
+				return
+			}
+		}
+	})
+	r := newRig(t, cfg, balance.DefaultConfig(), b.addr)
+	c := r.dial()
+	c.send(get1("/"))
+	var u *upstream
+	r.eventually("the answer is on its way", func() bool {
+		r.s.each(func(c *conn) {
+			c.mu.Lock()
+			u = c.up
+			c.mu.Unlock()
+		})
+		return u != nil
+	})
+	r.eventually("the backend's alarm is off, it being the client's turn", func() bool {
+		at := u.alarm.at.Load()
+		if at == fired {
+			t.Fatal("the backend's alarm has struck")
+		}
+		return at == 0 && r.inFlight() == 1
+	})
+	r.settled()
+	r.wantTotals(0, 0, 1)
+	if st := r.s.Stats(); st.ClientGone != 1 || st.Aborted != 0 {
+		t.Errorf("%+v", st)
+	}
+}

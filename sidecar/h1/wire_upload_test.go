@@ -51,6 +51,7 @@ func TestEarlyAnswer(t *testing.T) {
 				close(poured)
 			}()
 			c.want("POST", 413, "large")
+			r.settled()
 			c.nc.Close()
 			<-poured
 		}
@@ -82,6 +83,7 @@ func TestEarlyAnswerToAStuckUpload(t *testing.T) {
 		// Both sides' buffers are full when the client's writes stall.
 		stuck <- true
 		c.want("POST", 403, "no")
+		r.settled()
 		c.nc.Close()
 		<-poured
 		r.wantTotals(1, 0, 0)
@@ -266,6 +268,48 @@ func TestBadUploadDuringAnAnswer(t *testing.T) {
 	c.send("malformed\r\n")
 	if a := c.answer("POST"); a.err == nil {
 		t.Errorf("%q taken for a complete body", a.body)
+	}
+	r.wantTotals(0, 0, 1)
+}
+
+// An interim answer during an upload does not take its client's time-out away.
+func TestStallAfterAnInterimAnswer(t *testing.T) {
+	t.Parallel()
+	cfg := quick()
+	cfg.Timeouts.Idle = 2 * short
+	b := newBackend(t, func(b *backend, p *peer) {
+		b.head(p)
+		p.read(100)
+		p.quietFor(short / 2) // the pump waits for more
+		p.send(lines("HTTP/1.1 103 Early Hints", "Link: l"))
+		p.rest()
+	})
+	r := newRig(t, cfg, balance.DefaultConfig(), b.addr)
+	c := r.dial()
+	c.send(post("Content-Length: 100000") + strings.Repeat("x", 100))
+	if got := c.head(); !strings.HasPrefix(got, "HTTP/1.1 103") {
+		t.Errorf("%q", got)
+	}
+	c.wantOwn(408, "body_timeout")
+	r.wantTotals(0, 0, 1)
+}
+
+// An answer that was begun early and waits for a body that stalls: it is the
+// client who is late.
+func TestStalledUploadDuringAnAnswer(t *testing.T) {
+	t.Parallel()
+	cfg := quick()
+	cfg.Timeouts.Idle = short
+	b := newBackend(t, func(b *backend, p *peer) {
+		b.head(p)
+		p.send(lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + "1\r\na\r\n")
+		p.rest() // answers the rest when it has it
+	})
+	r := newRig(t, cfg, balance.DefaultConfig(), b.addr)
+	c := r.dial()
+	c.send(post("Content-Length: 100000") + strings.Repeat("x", 100))
+	if a := c.answer("POST"); a.err == nil || a.body != "a" {
+		t.Errorf("%q, %v", a.body, a.err)
 	}
 	r.wantTotals(0, 0, 1)
 }
