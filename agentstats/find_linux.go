@@ -269,7 +269,7 @@ func (p *procDir) holders(inodes map[uint64]bool, procs []procStat) (held []hold
 			continue
 		}
 		fds, err := d.Readdirnames(-1)
-		d.Close()
+		_ = d.Close()
 		denied = denied || errors.Is(err, fs.ErrPermission)
 		for _, fd := range fds {
 			if inode := p.socket(s.pid, fd); inodes[inode] {
