@@ -118,7 +118,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		err = fmt.Errorf("agent: serving on %s failed: %w", l.Addr(), err)
 	case <-ctx.Done():
 		err = a.shutdown(srv)
-		_ = <-failed
+		<-failed //nolint:errcheck // shutting down is what ended it
 	}
 	cancel()
 	<-sampled

@@ -197,7 +197,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	if s.http.Shutdown(grace) != nil {
 		_ = s.http.Close() // what is left hangs, and must not keep the process
 	}
-	_ = <-ended // the listener was closed by us
+	<-ended //nolint:errcheck // closing the listener is what ended it
 	return nil
 }
 
