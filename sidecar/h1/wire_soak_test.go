@@ -102,7 +102,7 @@ func (d dice) soak(t *testing.T, c *peer, id string) bool {
 	}
 	c.send(string(req))
 	if d.IntN(20) == 0 { // leave before the answer, or within it
-		if n := d.IntN(100); len(c.read(n)) < n {
+		if n := d.IntN(50); len(c.read(n)) < n {
 			t.Errorf("%s %s: no answer to a request of %d bytes", id, head, len(req))
 		}
 		return false
