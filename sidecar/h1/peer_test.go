@@ -266,3 +266,24 @@ func fieldOf(head, name string) string {
 	}
 	return h.Get(name)
 }
+
+// give sends on ch, unless nobody takes it for patience.
+func give(t testing.TB, ch chan<- bool) {
+	t.Helper()
+	select {
+	case ch <- true:
+	case <-time.After(patience):
+		t.Error("nobody waited for the test to go on")
+	}
+}
+
+// await receives from ch, unless nothing comes for patience.
+func await[T any](t testing.TB, ch <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-ch:
+	case <-time.After(patience):
+		t.Error("waited in vain for the other side of the test")
+	}
+	return v
+}

@@ -193,7 +193,7 @@ func TestCutAnswers(t *testing.T) {
 		b := newBackend(t, func(b *backend, p *peer) {
 			for b.head(p) != "" {
 				p.send(tt.answer)
-				<-sent // the client has seen something: the end comes in the middle of the answer
+				await(t, sent) // the client has seen something: the end comes in the middle of the answer
 				tt.end(p)
 				return
 			}
@@ -203,7 +203,7 @@ func TestCutAnswers(t *testing.T) {
 			c := r.dial()
 			c.send(lines("GET / HTTP/"+version, "Host: a"))
 			_, cut := c.br.Peek(1) // at the first byte of the answer, or the cut before it
-			sent <- true
+			give(t, sent)
 			a := c.anything("GET")
 			if cut != nil {
 				a.err = cut

@@ -32,7 +32,7 @@ func TestExpectBackendContinues(t *testing.T) {
 					t.Errorf("%s: %d bytes of body", name, len(got))
 				}
 				p.send(ok200("done"))
-				asked <- true
+				give(t, asked)
 			}
 		})
 		r := newRig(t, quick(), balance.DefaultConfig(), b.addr)
@@ -46,7 +46,7 @@ func TestExpectBackendContinues(t *testing.T) {
 			if a := c.want("POST", 200, "done"); a.Close {
 				t.Errorf("%s: the connection is closed", name)
 			}
-			<-asked
+			await(t, asked)
 		}
 		if n := b.accepted.Load(); n != 1 {
 			t.Errorf("%s: %d connections to the backend", name, n)

@@ -50,7 +50,7 @@ func TestClientGoneWhileQueued(t *testing.T) {
 	release := make(chan bool)
 	b := newBackend(t, func(b *backend, p *peer) {
 		for b.head(p) != "" {
-			<-release
+			await(t, release)
 			p.send(ok200("b"))
 		}
 	})
@@ -71,9 +71,9 @@ func TestClientGoneWhileQueued(t *testing.T) {
 	if took := time.Since(start); took > soon {
 		t.Errorf("it took %v", took)
 	}
-	release <- true
+	give(t, release)
 	first.want("GET", 200, "b")
-	release <- true
+	give(t, release)
 	third.want("GET", 200, "b")
 	r.wantTotals(2, 0, 0)
 	for _, h := range b.got() {

@@ -275,9 +275,9 @@ func TestLateExtraBytes(t *testing.T) {
 	b := newBackend(t, func(b *backend, p *peer) {
 		b.head(p)
 		p.send(ok200("b"))
-		<-idle
+		await(t, idle)
 		p.send(ok200("smuggled"))
-		spoke <- true
+		give(t, spoke)
 		if p.head() != "" {
 			t.Error("the connection was used again")
 		}
@@ -288,8 +288,8 @@ func TestLateExtraBytes(t *testing.T) {
 		c.send(get1("/"))
 		c.want("GET", 200, "b")
 		r.settled()
-		idle <- true
-		<-spoke
+		give(t, idle)
+		await(t, spoke)
 	}
 	r.wantTotals(3, 0, 0)
 }

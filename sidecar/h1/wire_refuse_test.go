@@ -105,7 +105,7 @@ func held(t *testing.T) (*backend, chan bool) {
 	release := make(chan bool)
 	return newBackend(t, func(b *backend, p *peer) {
 		for b.head(p) != "" {
-			<-release
+			await(t, release)
 			p.send(ok200("b"))
 		}
 	}), release
@@ -127,10 +127,11 @@ func TestSaturated(t *testing.T) {
 		r.eventually("the slot is taken", func() bool { return len(b.got()) == 1 })
 		second.send(get("Accept: application/json"))
 		wantRefusal(t, second, tt.reason, true)
-		release <- true
+		give(t, release)
 		first.want("GET", 200, "b")
+		r.settled()
 		second.send(get1("/")) // its connection lives on
-		release <- true
+		give(t, release)
 		second.want("GET", 200, "b")
 		r.wantTotals(2, 0, 0)
 	}
@@ -149,9 +150,9 @@ func TestQueueFull(t *testing.T) {
 	r.eventually("one waits", func() bool { return r.b.Status().Waiting == 1 })
 	third.send(get1("/"))
 	wantRefusal(t, third, "queue_full", false)
-	release <- true
+	give(t, release)
 	first.want("GET", 200, "b")
-	release <- true
+	give(t, release)
 	second.want("GET", 200, "b")
 }
 
@@ -165,7 +166,7 @@ func TestDraining(t *testing.T) {
 	r.b.Drain()
 	second.send(get1("/"))
 	wantRefusal(t, second, "draining", false)
-	release <- true
+	give(t, release)
 	first.want("GET", 200, "b")
 }
 

@@ -46,13 +46,13 @@ func TestShutdownFinishesWhatIsInFlight(t *testing.T) {
 		t.Fatalf("over (%v) with a request in flight", err)
 	default:
 	}
-	release <- true
+	give(t, release)
 	if a := c.want("GET", 200, "b"); !a.Close {
 		t.Error("no Connection: close")
 	}
 	c.wantEnd("eof")
 	c.nc.Close()
-	if err := <-done; err != nil {
+	if err := await(t, done); err != nil {
 		t.Error(err)
 	}
 	r.wantTotals(1, 0, 0)
@@ -69,7 +69,7 @@ func TestShutdownFinishesBodies(t *testing.T) {
 				continue
 			}
 			p.send(lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + "1\r\na\r\n")
-			<-more
+			await(t, more)
 			p.send("1\r\nb\r\n0\r\n\r\n")
 		}
 	})
@@ -86,10 +86,10 @@ func TestShutdownFinishesBodies(t *testing.T) {
 		t.Error("no Connection: close")
 	}
 	up.nc.Close()
-	more <- true
+	give(t, more)
 	down.want("GET", 200, "ab")
 	down.nc.Close() // it was told nothing in its head, so it might stay
-	if err := <-done; err != nil {
+	if err := await(t, done); err != nil {
 		t.Error(err)
 	}
 	r.wantTotals(2, 0, 0)
@@ -157,7 +157,7 @@ func TestRequestWhileDraining(t *testing.T) {
 	}
 	c.wantEnd("eof")
 	c.nc.Close()
-	if err := <-done; err != nil {
+	if err := await(t, done); err != nil {
 		t.Error(err)
 	}
 }
@@ -229,7 +229,7 @@ func TestShutdownClosesIdleConnections(t *testing.T) {
 	done := r.shutdown(ctx)
 	used.wantEnd("eof")
 	fresh.wantEnd("eof")
-	if err := <-done; err != nil {
+	if err := await(t, done); err != nil {
 		t.Error(err)
 	}
 }
@@ -245,11 +245,11 @@ func TestCloseBesideUnreadRequests(t *testing.T) {
 	r.eventually("it is on its way", func() bool { return len(b.got()) == 1 })
 	done := r.shutdown(context.Background())
 	c.send(get1("/pipelined"))
-	release <- true
+	give(t, release)
 	c.want("GET", 200, "b")
 	c.wantEnd("eof")
 	c.nc.Close()
-	<-done
+	await(t, done)
 }
 
 // A request may arrive just as its connection, idle so far, is being closed:
@@ -314,7 +314,7 @@ func TestShutdownAtOddTimes(t *testing.T) {
 	done := r.shutdown(context.Background())
 	c.wantEnd("eof")
 	c.nc.Close()
-	if err := <-done; err != nil {
+	if err := await(t, done); err != nil {
 		t.Error(err)
 	}
 }

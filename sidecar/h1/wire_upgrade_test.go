@@ -88,7 +88,7 @@ func TestUpgradeBackendEnds(t *testing.T) {
 	}
 	c.send("still here")
 	c.nc.Close()
-	if s := <-got; s != "still here" {
+	if s := await(t, got); s != "still here" {
 		t.Errorf("the backend got %q", s)
 	}
 	r.wantTotals(1, 0, 0)

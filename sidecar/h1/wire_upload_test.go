@@ -53,7 +53,7 @@ func TestEarlyAnswer(t *testing.T) {
 			c.want("POST", 413, "large")
 			r.settled()
 			c.nc.Close()
-			<-poured
+			await(t, poured)
 		}
 		r.wantTotals(3, 0, 0)
 		r.eventually("the connections are over", func() bool { return b.open.Load() == 0 && r.s.Stats().Open == 0 })
@@ -68,7 +68,7 @@ func TestEarlyAnswerToAStuckUpload(t *testing.T) {
 		stuck := make(chan bool)
 		b := newBackend(t, func(b *backend, p *peer) {
 			b.head(p)
-			<-stuck
+			await(t, stuck)
 			p.send(lines("HTTP/1.1 403 No", "Content-Length: 2") + "no")
 			p.rest()
 		})
@@ -81,11 +81,11 @@ func TestEarlyAnswerToAStuckUpload(t *testing.T) {
 			close(poured)
 		}()
 		// Both sides' buffers are full when the client's writes stall.
-		stuck <- true
+		give(t, stuck)
 		c.want("POST", 403, "no")
 		r.settled()
 		c.nc.Close()
-		<-poured
+		await(t, poured)
 		r.wantTotals(1, 0, 0)
 		r.eventually("the connections are over", func() bool { return b.open.Load() == 0 && r.s.Stats().Open == 0 })
 	}
