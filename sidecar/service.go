@@ -3,9 +3,8 @@ package sidecar
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
-	"time"
+	"sync"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -31,17 +30,16 @@ type service struct {
 }
 
 func newService(c ServiceConfig, agents agentstats.PollConfig, source discovery.Source,
-	engine *h1.Engine, now func() time.Duration, log hclog.Logger) (*service, error) {
+	engine *h1.Engine, env balance.Env, log hclog.Logger) (*service, error) {
 	s := &service{cfg: c, http: c.HTTP, source: source, log: log.With("service", c.Name), badAgent: map[string]string{}}
 	s.http.FailureStatuses = c.Balance.Breaker.FailureStatuses
-	env := balance.RealEnv(engine.Conns(s.http))
-	env.Now = now // one clock for all: figures' ages are told on it too
+	env.NewConns = engine.Conns(s.http)
 	var err error
 	if s.balancer, err = balance.New(c.Balance, env); err != nil {
 		return nil, fmt.Errorf("service %q: %w", c.Name, err)
 	}
 	s.poller = agentstats.NewPoller(agents, agentstats.PollEnv{
-		Now: now, Rand: rand.Uint32N, InFlight: s.balancer.InFlight, Logger: s.log.Named("agents"),
+		Now: env.Now, Rand: env.Rand, InFlight: s.balancer.InFlight, Logger: s.log.Named("agents"),
 	})
 	if s.ln, err = net.Listen("tcp", c.Listen); err != nil {
 		return nil, fmt.Errorf("service %q: %w", c.Name, err)
@@ -52,27 +50,20 @@ func newService(c ServiceConfig, agents agentstats.PollConfig, source discovery.
 // run follows Consul, polls agents and serves until ctx ends. The listener is
 // the server's to close (Shutdown).
 func (s *service) run(ctx context.Context, failed chan<- error) {
-	done := make(chan struct{}, 3)
-	go func() {
-		s.balancer.Run(ctx)
-		done <- struct{}{}
-	}()
-	go func() {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { s.balancer.Run(ctx) })
+	wg.Go(func() {
 		if err := s.source.Watch(ctx, s.apply); err != nil && ctx.Err() == nil {
 			failed <- fmt.Errorf("service %q: discovery: %w", s.cfg.Name, err)
 		}
-		done <- struct{}{}
-	}()
-	go func() {
+	})
+	wg.Go(func() {
 		if err := s.poller.Run(ctx, s.sink); err != nil && ctx.Err() == nil {
 			failed <- fmt.Errorf("service %q: polling agents: %w", s.cfg.Name, err)
 		}
-		done <- struct{}{}
-	}()
+	})
 	s.server.Serve(s.ln)
-	for range cap(done) {
-		<-done
-	}
 }
 
 // apply takes a full set from discovery to the balancer and the poller.

@@ -7,12 +7,12 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"outrigger/discovery"
 	"outrigger/sidecar/admin"
+	"outrigger/sidecar/balance"
 	"outrigger/sidecar/h1"
 	"outrigger/sidecar/tunnel"
 )
@@ -33,10 +33,8 @@ func New(cfg Config, log hclog.Logger, version string) (*Sidecar, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	start := time.Now()
-	// One second in, so that no time stamp of this clock is 0, which means "never".
-	now := func() time.Duration { return time.Since(start) + time.Second }
-	engine, err := h1.NewEngine(now)
+	env := balance.RealEnv(nil) // one clock for all: figures' ages are told on it too
+	engine, err := h1.NewEngine(env.Now)
 	if err != nil {
 		return nil, fmt.Errorf("starting the HTTP engine: %w", err)
 	}
@@ -48,7 +46,7 @@ func New(cfg Config, log hclog.Logger, version string) (*Sidecar, error) {
 	o := admin.Options{Version: version, Log: log.Named("admin"), Draining: sc.draining.Load}
 	for _, c := range cfg.Services {
 		source := discovery.NewConsul(client, c.Discover, cfg.Consul, discovery.Env{Logger: log.Named("discovery")})
-		s, err := newService(c, cfg.Agents, source, engine, now, log)
+		s, err := newService(c, cfg.Agents, source, engine, env, log)
 		if err != nil {
 			return nil, errors.Join(err, sc.closeListeners())
 		}
