@@ -232,5 +232,7 @@ func loopbackHost(hostport string) bool {
 		return true
 	}
 	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
+	// A zone ("::1%eth0") names a link, which this machine's loopback is not;
+	// netip takes any text for one.
+	return err == nil && ip.Zone() == "" && ip.Unmap().IsLoopback()
 }

@@ -149,7 +149,7 @@ func TestHostHeader(t *testing.T) {
 		"localhost": 200, "LocalHost:" + port: 200, "127.0.0.1": 200, "127.0.0.1:1": 200, "127.9.9.9:" + port: 200,
 		"[::1]": 200, "[::1]:9911": 200, "::1": 200,
 		"evil.example": 421, "evil.example:" + port: 421, "localhost.evil.example": 421, "127.0.0.1.evil.example": 421,
-		"10.0.0.1": 421, "0.0.0.0": 421, "[::]": 421, "localhost.": 421, "127.1": 421, "2130706433": 421,
+		"10.0.0.1": 421, "0.0.0.0": 421, "[::]": 421, "localhost.": 421, "127.1": 421, "::1%]": 421, "2130706433": 421,
 	} {
 		for _, path := range []string{"/", "/healthz", "/metrics", "/v1/status", "/nothing"} {
 			want := want
@@ -172,7 +172,7 @@ func TestHostHeader(t *testing.T) {
 }
 
 func FuzzLoopbackHost(f *testing.F) {
-	for _, s := range []string{"", "localhost", "localhost:1", "[::1]:80", "[::1", "::1", "127.0.0.1:", "evil.example:80", "[localhost]", "::ffff:127.0.0.1"} {
+	for _, s := range []string{"", "localhost", "localhost:1", "[::1]:80", "[::1", "::1", "127.0.0.1:", "evil.example:80", "[localhost]", "::ffff:127.0.0.1", "::1%]", "[::1%lo]:80"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, host string) {
