@@ -14,9 +14,10 @@ import (
 //
 // set and off belong to the connection's owner; fire may come from anywhere.
 type alarm struct {
-	at   atomic.Int64 // engine clock; 0: off, fired: has struck
-	conn net.Conn
-	slot int // in the reaper; under its mu
+	at    atomic.Int64 // engine clock; 0: off, fired: has struck
+	conn  net.Conn
+	owner *conn // whose client connection it is; nil: a backend's
+	slot  int   // in the reaper; under its mu
 }
 
 const (
@@ -56,7 +57,8 @@ func (a *alarm) fire() {
 	_ = a.conn.SetDeadline(longAgo) // fails only on a closed connection
 }
 
-// reaper strikes alarms that are due.
+// reaper strikes alarms that are due, and looks after client connections that
+// wait.
 type reaper struct {
 	now   func() time.Duration
 	mu    sync.Mutex
@@ -124,11 +126,27 @@ func (r *reaper) strike(now time.Duration) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range r.all {
+		if a.owner != nil {
+			a.owner.tick(now)
+		}
 		if at := a.at.Load(); at > 0 && time.Duration(at) <= now && a.at.CompareAndSwap(at, fired) {
-			_ = a.conn.SetDeadline(longAgo)
+			if a.owner == nil || !a.owner.expireParked() {
+				_ = a.conn.SetDeadline(longAgo)
+			}
 		}
 	}
 	return len(r.all)
+}
+
+// each calls f with every client connection. f must not add or remove any.
+func (r *reaper) each(f func(*conn)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range r.all {
+		if a.owner != nil {
+			f(a.owner)
+		}
+	}
 }
 
 // onSweep registers f to be called about once a second while there are

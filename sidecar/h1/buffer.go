@@ -33,7 +33,12 @@ func (p *buffers) release(f *buffer) {
 	}
 }
 
-func (f *buffer) unread() []byte { return f.b[f.r:f.w] }
+func (f *buffer) unread() []byte {
+	if f.b == nil {
+		return nil
+	}
+	return f.b[f.r:f.w]
+}
 
 func (f *buffer) len() int { return f.w - f.r }
 
@@ -43,15 +48,20 @@ func (f *buffer) skip(n int) {
 	}
 }
 
-// fill reads once, after making room by moving what is unread to the front if
-// the end is reached. It moves nothing else: slices of unread stay valid as
-// long as there is room behind them.
-func (f *buffer) fill(from io.Reader) (int, error) {
+// room is where the next read goes. What is unread is moved to the front if
+// the end is reached, and only then: slices of unread stay valid as long as
+// there is room behind them.
+func (f *buffer) room() []byte {
 	if f.w == bufSize && f.r > 0 {
 		f.w = copy(f.b[:], f.b[f.r:f.w])
 		f.r = 0
 	}
-	n, err := from.Read(f.b[f.w:])
+	return f.b[f.w:]
+}
+
+// fill reads once.
+func (f *buffer) fill(from io.Reader) (int, error) {
+	n, err := from.Read(f.room())
 	f.w += n
 	return n, err
 }

@@ -2,10 +2,7 @@ package h1
 
 import (
 	"context"
-	"errors"
-	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,23 +12,37 @@ import (
 )
 
 // conn is a client connection. Its goroutine owns everything but what mu
-// guards and the atomics. It is reused from request to request, so that a
-// request allocates nothing.
+// guards and the atomics. While it is parked it has no goroutine.
+//
+// It is a context.Context that ends when the client hangs up or the server cuts
+// it off.
 type conn struct {
-	s     *Server
-	nc    net.Conn
-	ip    string
-	alarm alarm
-	in    buffer
+	s       *Server
+	nc      net.Conn
+	sock    sock
+	ip      string
+	alarm   alarm
+	watched watched // the watcher's
+	in      buffer
+	*work   // while it has a request, or a part of one
 
-	ctx    context.Context // ends when the client hangs up or the server cuts
-	cancel context.CancelFunc
-	idleAt atomic.Int64 // since when it waits for a request; 0: in one
+	now    time.Duration // the engine's clock when it was last read
+	headAt time.Duration // when the first byte of the request came
+	parked atomic.Bool   // idle without a goroutine: whoever unsets it owns the connection
+	idleAt atomic.Int64  // since when it waits for a request; 0: in one
+	// nudged tells that the read deadline is in the past only to wake the
+	// goroutine from its wait for a request.
+	nudged atomic.Bool
 
 	mu   sync.Mutex
 	up   *upstream // the connection that a hang-up must wake
 	gone bool
+	left chan struct{} // closed when gone; made when somebody asks for it
+}
 
+// work is what a connection needs while it has a request. It is pooled: an
+// idle connection has none, and a request allocates nothing.
+type work struct {
 	req, res Head
 	rq       request
 	out      []byte // what goes to the backend, kept whole for a retry
@@ -57,37 +68,84 @@ type request struct {
 	streams    bool // its body is sent as it comes, so it cannot be sent twice
 }
 
+// maxKept is the most memory for a copied request that pooled work keeps.
+const maxKept = 64 << 10
+
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{s: s, nc: nc}
-	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.alarm.conn = nc
+	c.alarm.conn, c.alarm.owner = nc, c
+	c.sock.init(nc, s.e.bufs)
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		c.ip = a.IP.String()
 	} else {
 		c.ip = "unknown" // RFC 7239 section 6.2
 	}
-	c.upload.init(c)
 	return c
 }
 
-func (c *conn) serve() {
-	e := c.s.e
-	e.reaper.add(&c.alarm)
-	unwatch := e.watch.add(c.nc, c.hangUp)
+// run serves requests until the connection ends or is parked.
+func (c *conn) run() {
+	parked := false
 	defer func() {
 		if p := recover(); p != nil {
 			c.crashed(p)
 		}
-		unwatch()
-		c.cancel()
-		e.reaper.remove(&c.alarm)
-		_ = c.nc.Close()
-		e.bufs.release(&c.in)
+		if !parked { // else it is no longer ours to touch
+			c.end()
+		}
 	}()
-	e.bufs.attach(&c.in)
-	for c.readHead() && c.exchange() {
+	for {
+		switch c.readHead() {
+		case headParked:
+			parked = true
+			return
+		case headNone:
+			return
+		}
+		if !c.exchange() {
+			return
+		}
 		c.alarm.off()
+		c.rest()
 	}
+}
+
+// begin gives the connection what it needs for a request.
+func (c *conn) begin() {
+	if c.work == nil {
+		c.work = c.s.e.works.Get().(*work)
+		c.upload.c = c
+	}
+}
+
+// rest gives it back, unless the next request has begun.
+func (c *conn) rest() {
+	if w := c.work; w != nil && c.in.len() == 0 {
+		c.work = nil
+		w.upload.c = nil
+		if cap(w.out) > maxKept {
+			w.out = nil
+		}
+		c.s.e.works.Put(w)
+	}
+}
+
+func newWork() any {
+	w := &work{}
+	w.upload.init()
+	return w
+}
+
+// end closes the connection and forgets it.
+func (c *conn) end() {
+	e := c.s.e
+	c.hangUp()
+	e.watch.remove(c)
+	e.reaper.remove(&c.alarm)
+	_ = c.nc.Close()
+	e.bufs.release(&c.in)
+	c.rest()
+	c.s.ended()
 }
 
 // crashed keeps a bug met on one connection from taking the others along: the
@@ -102,31 +160,26 @@ func (c *conn) crashed(p any) {
 		c.upload.stop()
 		u.close()
 	}
-	c.lease.Done(picker.Result{Outcome: picker.Ignore})
+	if c.work != nil {
+		c.lease.Done(picker.Result{Outcome: picker.Ignore})
+		c.work = nil // whatever state it is in
+	}
 }
 
-// hangUp is called by the watcher when the client has hung up: whatever waits
-// on its behalf is woken.
+// hangUp is called when the client has hung up, by the watcher, or is to be
+// treated as if: whatever waits on its behalf is woken.
 func (c *conn) hangUp() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.gone {
+		return
+	}
 	c.gone = true
 	if c.up != nil {
 		c.up.alarm.fire()
 	}
-	c.cancel()
-}
-
-// cut ends the connection at once, tunnels too.
-func (c *conn) cut() {
-	c.hangUp()
-	_ = c.nc.Close()
-}
-
-// closeIdle ends a connection that has waited for a request for idleGrace.
-func (c *conn) closeIdle(now time.Duration) {
-	if at := time.Duration(c.idleAt.Load()); at != 0 && now-at >= idleGrace {
-		_ = c.nc.SetReadDeadline(longAgo)
+	if c.left != nil {
+		close(c.left)
 	}
 }
 
@@ -153,127 +206,38 @@ func (c *conn) isGone() bool {
 	return c.gone
 }
 
-// readHead reads and parses the next request head, or answers why it cannot.
-// false: the connection is done.
-func (c *conn) readHead() bool {
-	s := c.s
-	now := s.e.now()
-	c.idleAt.Store(int64(now))
-	defer c.idleAt.Store(0)
-	c.alarm.set(now + s.cfg.Timeouts.Idle)
-	began := c.in.len() > 0
-	if began {
-		c.alarm.set(now + s.cfg.Timeouts.Head)
-	}
-	seen := 0
-	for {
-		c.skipEmptyLines()
-		n, err := FindHead(c.in.unread(), max(0, seen-2))
-		if n > 0 {
-			return c.parse(n)
-		}
-		if err == nil && c.in.len() >= s.cfg.Limits.Head {
-			err = tooLong(c.in.unread())
-		}
-		if err != nil {
-			return c.reject(err)
-		}
-		seen = c.in.len()
-		if err := c.fillIn(); err != nil {
-			if c.lastLook(err) {
-				continue
-			}
-			return c.noHead(err, seen > 0)
-		}
-		if !began {
-			began = true
-			c.idleAt.Store(0)
-			c.alarm.set(s.e.now() + s.cfg.Timeouts.Head)
+// Done implements context.Context.
+func (c *conn) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.left == nil {
+		c.left = make(chan struct{})
+		if c.gone {
+			close(c.left)
 		}
 	}
+	return c.left
 }
 
-// fillIn reads from the client. A deadline that closeIdle set just as a request
-// began is lifted.
-func (c *conn) fillIn() error {
-	for {
-		k, err := c.in.fill(c.nc)
-		if k > 0 || err == nil {
-			return nil
-		}
-		if !c.s.draining.Load() || c.idleAt.Load() != 0 || c.alarm.struck() || c.upload.stopping.Load() ||
-			!errors.Is(err, os.ErrDeadlineExceeded) || c.nc.SetReadDeadline(time.Time{}) != nil {
-			return err
-		}
+// Err implements context.Context.
+func (c *conn) Err() error {
+	if c.isGone() {
+		return context.Canceled
 	}
+	return nil
 }
 
-// lastLook reports whether a request has come while closeIdle was ending the
-// connection: closing now would lose it.
-func (c *conn) lastLook(err error) bool {
-	return c.s.draining.Load() && !c.alarm.struck() && errors.Is(err, os.ErrDeadlineExceeded) &&
-		c.nc.SetReadDeadline(time.Time{}) == nil && !newPeeker(c.nc).quiet()
-}
+// Deadline implements context.Context; what is waited for has its own limits.
+func (c *conn) Deadline() (time.Time, bool) { return time.Time{}, false }
 
-// skipEmptyLines drops CRLFs before a request line (RFC 9112 section 2.2).
-func (c *conn) skipEmptyLines() {
-	for c.in.len() >= 2 && c.in.b[c.in.r] == '\r' && c.in.b[c.in.r+1] == '\n' {
-		c.in.skip(2)
-	}
-}
-
-func tooLong(b []byte) error {
-	for _, ch := range b {
-		if ch == '\n' {
-			return &ParseError{431, "the header section is too long"}
-		}
-	}
-	return &ParseError{414, "the request line is too long"}
-}
-
-// noHead ends a connection on which no whole head came.
-func (c *conn) noHead(err error, partial bool) bool {
-	if partial && errors.Is(err, os.ErrDeadlineExceeded) && !c.isGone() {
-		c.lastWords()
-		return c.reject(&ParseError{408, "the head took too long"})
-	}
-	if partial && errors.Is(err, io.EOF) {
-		c.s.stats.clientErrors.Add(1) // cut off; there is nobody to tell
-	}
-	return false
-}
-
-func (c *conn) parse(n int) bool {
-	head := c.in.unread()[:n]
-	if n > c.s.cfg.Limits.Head {
-		return c.reject(tooLong(head))
-	}
-	if err := c.req.ParseRequest(head, c.s.cfg.Limits); err != nil {
-		return c.reject(err)
-	}
-	c.in.skip(n)
-	return true
-}
-
-// reject answers a request that is invalid and ends the connection: where the
-// next request would begin is anybody's guess.
-func (c *conn) reject(err error) bool {
-	c.s.stats.clientErrors.Add(1)
-	status, what := 400, err.Error()
-	var pe *ParseError
-	if errors.As(err, &pe) {
-		status = pe.Status
-	}
-	c.rq = request{start: c.s.e.now(), minor: 1}
-	c.reply(answer{status: status, text: what})
-	return false
-}
+// Value implements context.Context.
+func (c *conn) Value(any) any { return nil }
 
 // write sends b to the client, which has the idle time to take all of it: b is
 // at most a buffer's worth.
 func (c *conn) write(b []byte) error {
 	c.armClient()
-	_, err := c.nc.Write(b)
+	_, err := c.sock.Write(b)
 	return err
 }
 

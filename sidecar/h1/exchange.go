@@ -45,7 +45,7 @@ func (c *conn) exchange() bool {
 	keep := !c.rq.streams // an unread body makes the connection useless
 	var err error
 	c.key = balance.Key{Deadline: c.rq.deadline}
-	if c.lease, err = c.s.b.Acquire(c.ctx, c.key); err != nil {
+	if c.lease, err = c.s.b.Acquire(c, c.key); err != nil {
 		return c.refuse(err, keep)
 	}
 	var reached failure // the last try in which a backend may have got something
@@ -152,7 +152,7 @@ func (c *conn) try(fresh bool) (step, failure) {
 	ep := c.lease.Endpoint()
 	c.key.Tried.Add(ep)
 	p := c.lease.Conns().(*pool)
-	u, err := p.get(c.ctx, fresh, c.within(p.cfg.Timeouts.Connect)-c.s.e.now())
+	u, err := p.get(c, fresh, c.within(p.cfg.Timeouts.Connect)-c.s.e.now())
 	if err != nil {
 		return c.dialFailed(err)
 	}
@@ -315,7 +315,7 @@ func (c *conn) interim(u *upstream) error {
 		c.armClient()
 		defer c.alarm.off()
 	} // else the alarm is the upload's
-	if _, err := c.nc.Write(head); err != nil {
+	if _, err := c.sock.Write(head); err != nil {
 		return errClient
 	}
 	return nil

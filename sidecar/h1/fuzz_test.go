@@ -151,7 +151,7 @@ func uploaded(t *testing.T, in []byte, h *Head, cuts []byte) (sent []byte) {
 		t.Fatal(err)
 	}
 	body := in[n:]
-	c := &conn{in: buffer{b: new([bufSize]byte)}}
+	c := &conn{work: &work{}, in: buffer{b: new([bufSize]byte)}}
 	p := &c.upload
 	p.c, p.out = c, buffer{b: new([bufSize]byte)}
 	p.reset(h.Framing, h.Length)
@@ -250,7 +250,7 @@ func checkForwardResponse(t *testing.T, in []byte, m *message, head, old, keep b
 	if m.head.Status == 101 {
 		return // a tunnel begins
 	}
-	c := &conn{s: &Server{}, res: m.head, rq: request{minor: 1, head: head, keepAlive: keep}}
+	c := &conn{s: &Server{}, work: &work{res: m.head, rq: request{minor: 1, head: head, keepAlive: keep}}}
 	if old {
 		c.rq.minor = 0
 	}

@@ -91,7 +91,7 @@ func (c *conn) linger() {
 	c.alarm.set(c.s.e.now() + lingerFor)
 	for n := 0; n < lingerBytes; {
 		c.in.r, c.in.w = 0, 0
-		k, err := c.in.fill(c.nc)
+		k, err := c.sock.fill(&c.in)
 		if err != nil {
 			return
 		}

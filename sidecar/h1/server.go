@@ -19,6 +19,7 @@ import (
 type Engine struct {
 	now    func() time.Duration
 	bufs   *buffers
+	works  sync.Pool // of *work
 	reaper *reaper
 	watch  *watcher
 	pools  pools
@@ -32,6 +33,7 @@ func NewEngine(now func() time.Duration) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{now: now, bufs: newBuffers(), reaper: newReaper(now), watch: w}
+	e.works.New = newWork
 	e.pools.set = map[*pool]struct{}{}
 	e.reaper.onSweep(e.pools.sweep)
 	return e, nil
@@ -61,10 +63,9 @@ type Server struct {
 	served   chan struct{} // closed when Serve has returned
 	lastGrip atomic.Int64  // when a lack of descriptors or ports was logged last
 
-	mu    sync.Mutex
-	conns map[*conn]struct{}
-	ln    net.Listener
-	wg    sync.WaitGroup
+	mu sync.Mutex
+	ln net.Listener
+	wg sync.WaitGroup // of client connections
 }
 
 // Options are the parts of a server that others supply.
@@ -82,7 +83,6 @@ func (e *Engine) NewServer(cfg Config, b *balance.Balancer, o Options) *Server {
 		slots:   make(chan struct{}, cfg.MaxConns),
 		closing: make(chan struct{}),
 		served:  make(chan struct{}),
-		conns:   map[*conn]struct{}{},
 	}
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
@@ -145,21 +145,18 @@ func (s *Server) slot() bool {
 
 func (s *Server) start(nc net.Conn) {
 	c := newConn(s, nc)
-	s.mu.Lock()
-	s.conns[c] = struct{}{}
-	s.mu.Unlock()
 	s.stats.accepted.Add(1)
 	s.stats.open.Add(1)
 	s.wg.Add(1)
-	go func() {
-		defer s.wg.Done()
-		c.serve()
-		s.mu.Lock()
-		delete(s.conns, c)
-		s.mu.Unlock()
-		s.stats.open.Add(-1)
-		<-s.slots
-	}()
+	s.e.reaper.add(&c.alarm)
+	go c.run()
+}
+
+// ended is called when a connection has ended.
+func (s *Server) ended() {
+	s.stats.open.Add(-1)
+	<-s.slots
+	s.wg.Done()
 }
 
 const (
@@ -228,12 +225,13 @@ func (s *Server) grip(err error) {
 	}
 }
 
+// each calls f with every client connection. f must not end any itself.
 func (s *Server) each(f func(*conn)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.conns {
-		f(c)
-	}
+	s.e.reaper.each(func(c *conn) {
+		if c.s == s {
+			f(c)
+		}
+	})
 }
 
 // Stats returns the server's counters.

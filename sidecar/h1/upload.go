@@ -40,8 +40,8 @@ type upload struct {
 	clientErr error // the client's fault
 }
 
-func (p *upload) init(c *conn) {
-	p.c, p.done = c, make(chan struct{}, 1)
+func (p *upload) init() {
+	p.done = make(chan struct{}, 1)
 	p.pump = p.run
 }
 

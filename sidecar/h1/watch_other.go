@@ -2,12 +2,16 @@
 
 package h1
 
-import "net"
-
-// watcher does nothing here: without epoll, a client that has gone is noticed
-// when the answer is written to it, or by a time-out.
+// watcher watches nothing on this system: that a client has hung up is noticed
+// when it is written to, and idle connections keep their goroutines.
 type watcher struct{}
+
+const canPark = false
+
+type watched struct{}
 
 func newWatcher() (*watcher, error) { return &watcher{}, nil }
 
-func (*watcher) add(net.Conn, func()) (remove func()) { return func() {} }
+func (*watcher) hangUp(*conn)    {}
+func (*watcher) park(*conn) bool { return false }
+func (*watcher) remove(*conn)    {}

@@ -273,7 +273,7 @@ func TestIdleCloseStrikesARequest(t *testing.T) {
 			return begun
 		})
 		r.s.draining.Store(true)
-		r.s.each(func(c *conn) { _ = c.nc.SetReadDeadline(longAgo) }) // the late half of closeIdle
+		r.s.each(func(c *conn) { c.nudge() }) // the late half of closeIdle
 		if !c.quietFor(short / 2) {
 			t.Errorf("%s: ended or answered before the request was whole", name)
 		}

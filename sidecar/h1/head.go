@@ -1,0 +1,120 @@
+package h1
+
+import (
+	"errors"
+	"io"
+	"os"
+)
+
+// headState is how the wait for a request ended.
+type headState uint8
+
+const (
+	headRead   headState = iota
+	headNone             // the connection is done
+	headParked           // it rests, and is no longer ours
+	headMore             // not yet
+)
+
+// readHead reads and parses the next request head, or answers why it cannot.
+func (c *conn) readHead() headState {
+	s := c.s
+	c.now = s.e.now()
+	began := c.in.len() > 0
+	if began {
+		c.headBegins()
+	} else if c.idleAt.Load() == 0 { // else it was parked meanwhile
+		c.idleAt.Store(int64(c.now))
+		c.alarm.set(c.now + s.cfg.Timeouts.Idle)
+	}
+	seen := 0
+	for {
+		c.skipEmptyLines()
+		n, err := FindHead(c.in.unread(), max(0, seen-2))
+		if n > 0 {
+			return c.parse(n)
+		}
+		if err == nil && c.in.len() >= s.cfg.Limits.Head {
+			err = tooLong(c.in.unread())
+		}
+		if err != nil {
+			return c.reject(err)
+		}
+		seen = c.in.len()
+		if err := c.fillIn(); err == errNudged {
+			if st := c.rouse(); st != headMore {
+				return st
+			}
+			continue
+		} else if err != nil {
+			return c.noHead(err, seen > 0)
+		}
+		if !began {
+			began = true
+			c.now = s.e.now()
+			c.idleAt.Store(0)
+			c.headBegins()
+		}
+	}
+}
+
+// headBegins takes note that the first byte of a request has come.
+func (c *conn) headBegins() {
+	c.begin()
+	c.headAt = c.now
+	c.alarm.set(c.now + c.s.cfg.Timeouts.Head)
+}
+
+// skipEmptyLines drops CRLFs before a request line (RFC 9112 section 2.2).
+func (c *conn) skipEmptyLines() {
+	for c.in.len() >= 2 && c.in.b[c.in.r] == '\r' && c.in.b[c.in.r+1] == '\n' {
+		c.in.skip(2)
+	}
+}
+
+func tooLong(b []byte) error {
+	for _, ch := range b {
+		if ch == '\n' {
+			return &ParseError{431, "the header section is too long"}
+		}
+	}
+	return &ParseError{414, "the request line is too long"}
+}
+
+// noHead ends a connection on which no whole head came.
+func (c *conn) noHead(err error, partial bool) headState {
+	if partial && errors.Is(err, os.ErrDeadlineExceeded) && !c.isGone() {
+		c.lastWords()
+		return c.reject(&ParseError{408, "the head took too long"})
+	}
+	if partial && errors.Is(err, io.EOF) {
+		c.s.stats.clientErrors.Add(1) // cut off; there is nobody to tell
+	}
+	return headNone
+}
+
+func (c *conn) parse(n int) headState {
+	head := c.in.unread()[:n]
+	if n > c.s.cfg.Limits.Head {
+		return c.reject(tooLong(head))
+	}
+	if err := c.req.ParseRequest(head, c.s.cfg.Limits); err != nil {
+		return c.reject(err)
+	}
+	c.in.skip(n)
+	return headRead
+}
+
+// reject answers a request that is invalid and ends the connection: where the
+// next request would begin is anybody's guess.
+func (c *conn) reject(err error) headState {
+	c.s.stats.clientErrors.Add(1)
+	status, what := 400, err.Error()
+	var pe *ParseError
+	if errors.As(err, &pe) {
+		status = pe.Status
+	}
+	c.rq = request{start: c.s.e.now(), minor: 1}
+	c.reply(answer{status: status, text: what})
+	return headNone
+}

@@ -1,0 +1,119 @@
+package h1
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// sock reads and writes a socket by raw system calls: none of them blocks, so
+// the scheduler need not hear of each. A connection that is no plain socket
+// (TLS) is read and written as any other.
+//
+// One goroutine may read while another writes.
+type sock struct {
+	nc   net.Conn
+	raw  syscall.RawConn // nil: not a plain socket
+	bufs *buffers
+
+	in     *buffer // of the read under way
+	n      int
+	rerr   syscall.Errno
+	out    []byte // left of the write under way
+	werr   syscall.Errno
+	rd, wr func(fd uintptr) bool // made once, so that I/O allocates nothing
+}
+
+func (s *sock) init(nc net.Conn, bufs *buffers) {
+	s.nc, s.bufs = nc, bufs
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return // closed; the first read will say so
+	}
+	s.raw, s.rd, s.wr = raw, s.read, s.write
+}
+
+// fill reads once into f, after making room as buffer.fill does. f needs no
+// memory while there is nothing to read: it gets some with the first byte.
+func (s *sock) fill(f *buffer) (int, error) {
+	if s.raw == nil {
+		s.bufs.attach(f)
+		return f.fill(s.nc)
+	}
+	s.in = f
+	if err := s.raw.Read(s.rd); err != nil {
+		return 0, err
+	}
+	switch {
+	case s.rerr != 0:
+		return 0, os.NewSyscallError("read", s.rerr)
+	case s.n == 0:
+		return 0, io.EOF
+	}
+	return s.n, nil
+}
+
+func (s *sock) read(fd uintptr) bool {
+	s.bufs.attach(s.in)
+	b := s.in.room()
+	for {
+		n, _, e := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		switch e {
+		case 0:
+			s.n, s.rerr = int(n), 0
+			s.in.w += int(n)
+			return true
+		case unix.EINTR:
+		case unix.EAGAIN:
+			if s.in.len() == 0 {
+				s.bufs.release(s.in)
+			}
+			return false
+		default:
+			s.n, s.rerr = 0, e
+			return true
+		}
+	}
+}
+
+// Write implements io.Writer.
+func (s *sock) Write(b []byte) (int, error) {
+	if s.raw == nil || len(b) == 0 {
+		return s.nc.Write(b)
+	}
+	s.out, s.werr = b, 0
+	err := s.raw.Write(s.wr)
+	n := len(b) - len(s.out)
+	s.out = nil
+	if err == nil && s.werr != 0 {
+		err = os.NewSyscallError("write", s.werr)
+	}
+	return n, err
+}
+
+func (s *sock) write(fd uintptr) bool {
+	for {
+		n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(s.out))), uintptr(len(s.out)),
+			unix.MSG_NOSIGNAL, 0, 0)
+		switch e {
+		case 0:
+			if s.out = s.out[n:]; len(s.out) == 0 {
+				return true
+			}
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false
+		default:
+			s.werr = e
+			return true
+		}
+	}
+}
