@@ -118,7 +118,13 @@ service "web" {
   }
   retry {
     attempts = 3
-    on = ["reset"]
+    on = ["reset", 503, "504"]
+    methods = ["GET", "POST"]
+    per_try_timeout = "3s"
+    backoff = "30ms"
+    backoff_max = "300ms"
+    retry_after_max = "2s"
+    body_buffer = "64KiB"
     budget {
       ratio = 0.2
       min_per_second = 4
@@ -131,12 +137,16 @@ service "web" {
     request = "5s"
     head = "6s"
     tunnel = "7s"
+    request_header = "X-Timeout-Ms"
   }
   limits {
     line = "1000B"
     head = "16KiB"
     headers = 64
     connections = 99
+    requests = 1000
+    body = "1GiB"
+    min_rate = 100
   }
   pool {
     size = 1
@@ -176,7 +186,7 @@ func TestEverySetting(t *testing.T) {
 		{"memory_veto", web.Balance.Picker.Resource.MemoryVeto, 0.123456789},
 		{"statuses", web.Balance.Breaker.FailureStatuses, []int{500, 503}},
 		{"engine's statuses", web.HTTP.FailureStatuses, []int{500, 503}},
-		{"on", web.HTTP.Retry.Reset && !web.HTTP.Retry.ConnectFailure, true},
+		{"on", web.HTTP.Retry.Reset && web.HTTP.Retry.Status503 && web.HTTP.Retry.Status504 && !web.HTTP.Retry.ConnectFailure, true},
 		{"line", web.HTTP.Limits.Line, 1000},
 		{"head", web.HTTP.Limits.Head, 16 << 10},
 		{"the other", cfg.Services[1].Discover.Service + cfg.Services[1].Listen, "api:8081"},
@@ -221,7 +231,7 @@ func TestDefaultsAreMarked(t *testing.T) {
 	printed := effective(t, load(t, "log { level = \"warn\" }\nservice \"w\" { listen = \":1\" }", nil))
 	for _, want := range []string{
 		"level  = \"warn\"\n", "format = \"text\" # default\n", "listen = \":1\"\n",
-		"service      = \"w\"   # default\n", "tunnel     = \"1h\"  # default\n",
+		"service      = \"w\"   # default\n", "tunnel         = \"1h\"  # default\n",
 		"# default: the smaller of interval and 1s\n", "failure_statuses     = [502, 503, 504] # default\n",
 	} {
 		if !strings.Contains(printed, want) {

@@ -316,7 +316,12 @@ func (t *toggles) put(list []bool) func() {
 }
 
 func (t *toggles) set(v value) *fault {
-	names, f := readList(v, func(v value) (string, *fault) { return readChoice(v, t.names) })
+	names, f := readList(v, func(v value) (string, *fault) {
+		if n, ok := v.v.(*big.Float); ok { // a name may be a number
+			v.v = n.Text('f', -1)
+		}
+		return readChoice(v, t.names)
+	})
 	if f != nil {
 		return f
 	}

@@ -69,7 +69,7 @@ func TestProblems(t *testing.T) {
 			`f.hcl:10:19: max_in_flight must be a whole number|Without quotes`,
 			`f.hcl:12:14: length must be a whole number`,
 			`f.hcl:13:15: timeout must be a duration|"250ms"`,
-			`f.hcl:17:18: on is not one of connect_failure, reset|Did you mean "connect_failure"?`,
+			`f.hcl:17:18: on is not one of connect_failure, refused, reset, timeout, 500, 502, 503, 504, retriable_4xx|Did you mean "connect_failure"?`,
 			`f.hcl:18:14: attempts is a number far out of range`,
 			`f.hcl:19:20: ratio must be a number`,
 			`f.hcl:22:10: line must be a size|"8KiB"`,

@@ -28,6 +28,9 @@ func serviceTable(c *sidecar.ServiceConfig) *block {
 				{name: "head", dest: size(&c.HTTP.Limits.Head)},
 				{name: "headers", dest: count(&c.HTTP.Limits.Headers)},
 				{name: "connections", dest: count(&c.HTTP.MaxConns)},
+				{name: "requests", dest: count(&c.HTTP.MaxRequests), empty: "no limit"},
+				{name: "body", dest: size(&c.HTTP.MaxBody), empty: "no limit"},
+				{name: "min_rate", dest: count(&c.HTTP.MinRate), empty: "none"},
 			}},
 			{name: "pool", settings: []setting{
 				{name: "size", dest: count(&c.HTTP.PoolSize)},
@@ -116,7 +119,16 @@ func retryTable(c *h1.RetryConfig, budget *breaker.BudgetConfig) *block {
 		name: "retry",
 		settings: []setting{
 			{name: "attempts", dest: count(&c.Attempts)},
-			{name: "on", dest: newToggles([]string{"connect_failure", "reset"}, &c.ConnectFailure, &c.Reset)},
+			{name: "on", dest: newToggles(
+				[]string{"connect_failure", "refused", "reset", "timeout", "500", "502", "503", "504", "retriable_4xx"},
+				&c.ConnectFailure, &c.Refused, &c.Reset, &c.Timeout,
+				&c.Status500, &c.Status502, &c.Status503, &c.Status504, &c.Retriable4xx)},
+			{name: "methods", dest: texts(&c.Methods), empty: "the idempotent ones"},
+			{name: "per_try_timeout", dest: duration(&c.PerTry), empty: "none"},
+			{name: "backoff", dest: duration(&c.Backoff), empty: "no pause"},
+			{name: "backoff_max", dest: duration(&c.BackoffMax)},
+			{name: "retry_after_max", dest: duration(&c.RetryAfterMax), empty: "ignored"},
+			{name: "body_buffer", dest: size(&c.BodyBuffer), empty: "every body is streamed"},
 		},
 		blocks: []*block{{name: "budget", settings: []setting{
 			{name: "ratio", dest: ratio(&budget.Ratio)},
@@ -133,5 +145,6 @@ func timeoutsTable(c *h1.Timeouts) *block {
 		{name: "request", dest: duration(&c.Request), empty: "no limit"},
 		{name: "head", dest: duration(&c.Head)},
 		{name: "tunnel", dest: duration(&c.Tunnel)},
+		{name: "request_header", dest: text(&c.RequestHeader), empty: "none"},
 	}}
 }

@@ -21,6 +21,16 @@ type Config struct {
 	// MaxConns is the most client connections at once, 1 to 1000000. Above it
 	// new ones wait in the kernel's backlog.
 	MaxConns int
+	// MaxRequests is how many requests a client connection may carry, 0 to
+	// 1000000000; 0 is no limit.
+	MaxRequests int
+	// MaxBody is the largest request body in bytes, without its framing, 0 to
+	// 2^50; 0 is no limit.
+	MaxBody int64
+	// MinRate is how many bytes per second a client must send of a body, and take
+	// of an answer, once it has kept us waiting for the idle time-out in all: 0 to
+	// 1000000, 0 is no such rate.
+	MinRate int
 }
 
 // Timeouts bound the phases of a request. They are checked by a coarse clock:
@@ -32,14 +42,13 @@ type Timeouts struct {
 	Tunnel    time.Duration // without a byte in either direction of an upgraded connection
 	Request   time.Duration // all of a request, retries included; 0 is none
 	Head      time.Duration // for a client to send a head, from its first byte on
+	// RequestHeader names a header in which a client may give a request's own
+	// time-out in whole milliseconds, in the place of Request; "" is none. It is
+	// not passed on.
+	RequestHeader string
 }
 
-// RetryConfig says which failures are tried again on another endpoint.
-type RetryConfig struct {
-	Attempts       int  // further tries after the first, 0 to 5 (a request remembers six endpoints)
-	ConnectFailure bool // no connection: nothing was sent, any method
-	Reset          bool // the connection broke before an answer: idempotent methods only
-}
+const maxTimeout = 24 * time.Hour
 
 // DefaultConfig returns the settings of a service that says nothing.
 func DefaultConfig() Config {
@@ -52,11 +61,14 @@ func DefaultConfig() Config {
 			Request:   0,         // streams and downloads may take as long as bytes flow
 			Head:      10 * time.Second,
 		},
-		Limits:   DefaultLimits(),
-		Retry:    RetryConfig{Attempts: 2, ConnectFailure: true, Reset: true},
-		PoolSize: 256,
-		PoolIdle: 30 * time.Second, // below the idle time of most servers, so that we close first
-		MaxConns: 10000,
+		Limits:      DefaultLimits(),
+		Retry:       defaultRetry(),
+		PoolSize:    256,
+		PoolIdle:    30 * time.Second, // below the idle time of most servers, so that we close first
+		MaxConns:    10000,
+		MaxRequests: 0,   // the client is this machine's own app; NGINX's 1000 is there to free its memory
+		MaxBody:     0,   // bodies are streamed: what is too large is the backend's to say
+		MinRate:     240, // Kestrel's; slow enough for any link that works
 	}
 }
 
@@ -77,14 +89,24 @@ func (c Config) Validate() error {
 		if t.zero && t.d == 0 {
 			continue
 		}
-		if t.d < 10*time.Millisecond || t.d > 24*time.Hour {
+		if t.d < 10*time.Millisecond || t.d > maxTimeout {
 			return fmt.Errorf("timeout %s is %v, allowed are 10ms to 24h", t.name, t.d)
 		}
 	}
+	if err := c.Retry.validate(); err != nil {
+		return err
+	}
+	if h := c.Timeouts.RequestHeader; h != "" && (!all([]byte(h), isToken) || identify([]byte(h)) != other) {
+		return fmt.Errorf("timeout request_header is %q, which is no header's name, or one with a meaning of its own", h)
+	}
 	l := c.Limits
 	switch {
-	case c.Retry.Attempts < 0 || c.Retry.Attempts > 5:
-		return fmt.Errorf("retry attempts is %d, allowed are 0 to 5", c.Retry.Attempts)
+	case c.MaxRequests < 0 || c.MaxRequests > 1e9:
+		return fmt.Errorf("limit requests is %d, allowed are 0 (no limit) to 1000000000", c.MaxRequests)
+	case c.MaxBody < 0 || c.MaxBody > 1<<50:
+		return fmt.Errorf("limit body is %d bytes, allowed are 0 (no limit) to 2^50", c.MaxBody)
+	case c.MinRate < 0 || c.MinRate > 1e6:
+		return fmt.Errorf("limit min_rate is %d bytes per second, allowed are 0 (none) to 1000000", c.MinRate)
 	case c.PoolSize < 0 || c.PoolSize > 1e5:
 		return fmt.Errorf("pool size is %d, allowed are 0 to 100000", c.PoolSize)
 	case c.PoolIdle < 10*time.Millisecond || c.PoolIdle > time.Hour:

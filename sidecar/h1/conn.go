@@ -28,6 +28,7 @@ type conn struct {
 
 	now    time.Duration // the engine's clock when it was last read
 	headAt time.Duration // when the first byte of the request came
+	served int           // requests so far
 	parked atomic.Bool   // idle without a goroutine: whoever unsets it owns the connection
 	idleAt atomic.Int64  // since when it waits for a request; 0: in one
 	// nudged tells that the read deadline is in the past only to wake the
@@ -51,28 +52,14 @@ type work struct {
 	key      balance.Key
 	upload   upload
 	chunks   chunkDecoder // of the answer
-}
-
-// request is what must be known of a request after its head has gone from the
-// buffer.
-type request struct {
-	start      time.Duration
-	deadline   time.Duration // 0: none
-	minor      int
-	head       bool // HEAD
-	idempotent bool
-	keepAlive  bool
-	upgrade    bool
-	expect     bool
-	json       bool // the client prefers JSON
-	streams    bool // its body is sent as it comes, so it cannot be sent twice
+	credit   credit       // of the client that takes the answer
 }
 
 // maxKept is the most memory for a copied request that pooled work keeps.
 const maxKept = 64 << 10
 
 func newConn(s *Server, nc net.Conn) *conn {
-	c := &conn{s: s, nc: nc}
+	c := &conn{s: s, nc: nc, now: s.e.now()}
 	c.alarm.conn, c.alarm.owner = nc, c
 	c.sock.init(nc, s.e.bufs)
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
@@ -233,18 +220,22 @@ func (c *conn) Deadline() (time.Time, bool) { return time.Time{}, false }
 // Value implements context.Context.
 func (c *conn) Value(any) any { return nil }
 
-// write sends b to the client, which has the idle time to take all of it: b is
-// at most a buffer's worth.
-func (c *conn) write(b []byte) error {
-	c.armClient()
-	_, err := c.sock.Write(b)
-	return err
+// clock reads the engine's clock. It is read only after what may have taken
+// time.
+func (c *conn) clock() time.Duration {
+	c.now = c.s.e.now()
+	return c.now
 }
 
-// armClient gives the client the idle time for its next move, within the
-// request's own deadline.
-func (c *conn) armClient() {
-	c.alarm.set(c.within(c.s.cfg.Timeouts.Idle))
+// write sends b, at most a buffer's worth, to the client.
+func (c *conn) write(b []byte) error {
+	c.alarm.set(c.within(c.credit.offer(c.now)))
+	n, err := c.sock.Write(b)
+	if c.sock.waited() {
+		c.clock()
+	}
+	c.credit.earn(c.now, n)
+	return err
 }
 
 // lastWords makes room for an answer that says why, after the connection's
@@ -252,10 +243,11 @@ func (c *conn) armClient() {
 func (c *conn) lastWords() { _ = c.nc.SetDeadline(time.Now().Add(lingerFor)) }
 
 // within is the time d from now, or the request's deadline if that is sooner.
-func (c *conn) within(d time.Duration) time.Duration {
-	at := c.s.e.now() + d
-	if dl := c.rq.deadline; dl > 0 && dl < at {
-		return dl
+func (c *conn) within(d time.Duration) time.Duration { return c.rq.within(c.now, d) }
+
+func (r *request) within(now, d time.Duration) time.Duration {
+	if r.deadline > 0 && r.deadline < now+d {
+		return r.deadline
 	}
-	return at
+	return now + d
 }

@@ -154,7 +154,7 @@ func uploaded(t *testing.T, in []byte, h *Head, cuts []byte) (sent []byte) {
 	c := &conn{work: &work{}, in: buffer{b: new([bufSize]byte)}}
 	p := &c.upload
 	p.c, p.out = c, buffer{b: new([bufSize]byte)}
-	p.reset(h.Framing, h.Length)
+	p.reset(h.Framing, h.Length, 0)
 	for i := 0; !p.complete; i++ {
 		if c.in.len() == 0 {
 			k := 1 + len(body)

@@ -19,7 +19,6 @@ const (
 // readHead reads and parses the next request head, or answers why it cannot.
 func (c *conn) readHead() headState {
 	s := c.s
-	c.now = s.e.now()
 	began := c.in.len() > 0
 	if began {
 		c.headBegins()
@@ -49,9 +48,9 @@ func (c *conn) readHead() headState {
 		} else if err != nil {
 			return c.noHead(err, seen > 0)
 		}
+		c.clock()
 		if !began {
 			began = true
-			c.now = s.e.now()
 			c.idleAt.Store(0)
 			c.headBegins()
 		}
@@ -114,7 +113,7 @@ func (c *conn) reject(err error) headState {
 	if errors.As(err, &pe) {
 		status = pe.Status
 	}
-	c.rq = request{start: c.s.e.now(), minor: 1}
+	c.rq = request{start: c.now, minor: 1}
 	c.reply(answer{status: status, text: what})
 	return headNone
 }

@@ -13,7 +13,7 @@ func (c *conn) relay(u *upstream, sentAt time.Duration) (step, failure) {
 	c.upload.answered()
 	u.alarm.off() // until more is wanted of the backend
 	status := c.res.Status
-	r := picker.Result{Outcome: c.outcome(status), FirstByte: c.s.e.now() - sentAt}
+	r := picker.Result{Outcome: c.outcome(status), FirstByte: c.now - sentAt}
 	if status == 101 {
 		c.upgraded(u, r)
 		return stepClose, failure{}
@@ -32,7 +32,7 @@ func (c *conn) relay(u *upstream, sentAt time.Duration) (step, failure) {
 	} else {
 		body, client = c.copyBody(u, dst, to)
 	}
-	r.Total = c.s.e.now() - c.rq.start
+	r.Total = c.clock() - c.rq.start
 	return c.relayed(u, r, body, client, persists, connection != "close"), failure{}
 }
 
@@ -73,7 +73,7 @@ func (c *conn) relayed(u *upstream, r picker.Result, body, client error, persist
 	}
 	sent := c.upload.complete && !early
 	if whole && persists && sent {
-		u.put(c.s.e.now())
+		u.put(c.now)
 	} else {
 		u.close()
 	}
@@ -268,6 +268,7 @@ func (c *conn) more(u *upstream) error {
 	u.alarm.set(c.within(c.s.cfg.Timeouts.Idle))
 	u.in.r, u.in.w = 0, 0 // nothing is unread
 	k, err := u.in.fill(u.nc)
+	c.clock()
 	u.alarm.off() // what comes next is the client's to take
 	if k > 0 {
 		return nil
@@ -290,7 +291,7 @@ func (c *conn) upgraded(u *upstream, r picker.Result) {
 		r.Outcome = picker.Ignore
 	}
 	u.close()
-	r.Total = c.s.e.now() - c.rq.start
+	r.Total = c.clock() - c.rq.start
 	c.lease.Done(r)
 	c.s.observe(101, r.Total)
 }

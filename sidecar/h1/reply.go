@@ -49,7 +49,7 @@ func (c *conn) reply(a answer) bool {
 		b = append(b, body...)
 	}
 	c.s.stats.own[a.status/100].Add(1)
-	c.s.observe(a.status, c.s.e.now()-c.rq.start)
+	c.s.observe(a.status, c.now-c.rq.start)
 	if c.write(b) != nil {
 		return false
 	}

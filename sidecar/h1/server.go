@@ -3,6 +3,7 @@ package h1
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"outrigger/picker"
 	"outrigger/sidecar/balance"
 )
 
@@ -18,6 +20,7 @@ import (
 // time-outs, the watch over clients that leave.
 type Engine struct {
 	now    func() time.Duration
+	rand   picker.Rand // for pauses between tries
 	bufs   *buffers
 	works  sync.Pool // of *work
 	reaper *reaper
@@ -32,7 +35,7 @@ func NewEngine(now func() time.Duration) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{now: now, bufs: newBuffers(), reaper: newReaper(now), watch: w}
+	e := &Engine{now: now, rand: rand.Uint32N, bufs: newBuffers(), reaper: newReaper(now), watch: w}
 	e.works.New = newWork
 	e.pools.set = map[*pool]struct{}{}
 	e.reaper.onSweep(e.pools.sweep)

@@ -25,6 +25,7 @@ type sock struct {
 	rerr   syscall.Errno
 	out    []byte // left of the write under way
 	werr   syscall.Errno
+	slow   bool                  // the last write had to wait
 	rd, wr func(fd uintptr) bool // made once, so that I/O allocates nothing
 }
 
@@ -89,7 +90,7 @@ func (s *sock) Write(b []byte) (int, error) {
 	if s.raw == nil || len(b) == 0 {
 		return s.nc.Write(b)
 	}
-	s.out, s.werr = b, 0
+	s.out, s.werr, s.slow = b, 0, false
 	err := s.raw.Write(s.wr)
 	n := len(b) - len(s.out)
 	s.out = nil
@@ -110,6 +111,7 @@ func (s *sock) write(fd uintptr) bool {
 			}
 		case unix.EINTR:
 		case unix.EAGAIN:
+			s.slow = true
 			return false
 		default:
 			s.werr = e
@@ -117,3 +119,6 @@ func (s *sock) write(fd uintptr) bool {
 		}
 	}
 }
+
+// waited reports whether the last write may have taken time.
+func (s *sock) waited() bool { return s.raw == nil || s.slow }

@@ -19,3 +19,6 @@ func (s *sock) fill(f *buffer) (int, error) {
 
 // Write implements io.Writer.
 func (s *sock) Write(b []byte) (int, error) { return s.nc.Write(b) }
+
+// waited reports whether the last write may have taken time.
+func (s *sock) waited() bool { return true }

@@ -10,6 +10,7 @@ type Stats struct {
 	passed                             [6]atomic.Uint64 // by class of the backend's status
 	own                                [6]atomic.Uint64 // by class of our status
 	aborted                            atomic.Uint64    // answers cut short
+	retries                            [numCauses]atomic.Uint64
 }
 
 // StatsSnapshot is a copy of Stats.
@@ -22,6 +23,8 @@ type StatsSnapshot struct {
 	ClientErrors uint64    // requests refused as invalid, ambiguous or too large
 	ClientGone   uint64    // requests whose client left before the end
 	Aborted      uint64    // answers cut short because the backend broke off
+	// Retries counts tries after a request's first, by what they were due to.
+	Retries [numCauses]uint64
 }
 
 func (s *Stats) snapshot() StatsSnapshot {
@@ -31,6 +34,9 @@ func (s *Stats) snapshot() StatsSnapshot {
 	}
 	for i := range s.passed {
 		out.Passed[i], out.Own[i] = s.passed[i].Load(), s.own[i].Load()
+	}
+	for i := range s.retries {
+		out.Retries[i] = s.retries[i].Load()
 	}
 	return out
 }

@@ -23,6 +23,9 @@ type upload struct {
 	running bool
 	u       *upstream
 	out     buffer
+	taken   int64 // decoded bytes so far
+	most    int64 // of them, 0: no limit
+	credit  credit
 
 	// lastPiece is set before the last write: whoever sees a whole answer then
 	// waits for the pump to come back from it.
@@ -45,9 +48,9 @@ func (p *upload) init() {
 	p.pump = p.run
 }
 
-func (p *upload) reset(f Framing, length int64) {
-	p.framing, p.left = f, length
-	p.running, p.complete, p.clientErr, p.u = false, f == NoBody, nil, nil
+func (p *upload) reset(f Framing, length, most int64) {
+	p.framing, p.left, p.most = f, length, most
+	p.running, p.complete, p.clientErr, p.u, p.taken = false, f == NoBody, nil, nil, 0
 	p.chunks.reset()
 	p.lastPiece.Store(false)
 	p.stopping.Store(false)
@@ -144,7 +147,7 @@ func (p *upload) ended() bool {
 // run copies until the body ends. When the client breaks it off, the backend's
 // connection is struck: it must not take a cut body for a whole one.
 func (p *upload) run() {
-	c, bufs := p.c, p.c.s.e.bufs
+	c, bufs, now := p.c, p.c.s.e.bufs, p.c.s.e.now
 	idle := c.s.cfg.Timeouts.Idle
 	bufs.attach(&p.out)
 	defer func() {
@@ -158,10 +161,12 @@ func (p *upload) run() {
 	}()
 	for !p.complete {
 		if c.in.len() == 0 {
-			p.turn(c.within(idle), 0)
+			at := now()
+			p.turn(c.rq.within(at, p.credit.offer(at)), 0)
 			p.reading.Store(true)
 			err := c.fillIn()
 			p.reading.Store(false)
+			p.credit.earn(now(), c.in.len())
 			if err != nil {
 				p.fail(err)
 				break
@@ -175,14 +180,14 @@ func (p *upload) run() {
 			continue
 		}
 		p.lastPiece.Store(p.complete)
-		p.turn(0, c.within(idle))
+		p.turn(0, c.rq.within(now(), idle))
 		if _, err := p.u.nc.Write(p.out.b[:p.out.w]); err != nil {
 			p.complete = false // the answer, if any, tells more than this error
 			break
 		}
 	}
 	if p.complete {
-		p.turn(0, c.within(c.s.cfg.Timeouts.FirstByte))
+		p.turn(0, c.rq.within(now(), c.s.cfg.Timeouts.FirstByte))
 	}
 }
 
@@ -214,6 +219,9 @@ func (p *upload) step() error {
 	n, used, err := p.chunks.decode(b)
 	if err != nil {
 		return err
+	}
+	if p.taken += int64(n); p.most > 0 && p.taken > p.most {
+		return tooLarge()
 	}
 	dst := appendChunk(out.b[:0], b[:n])
 	in.skip(used)

@@ -110,8 +110,9 @@ func TestResetBeforeAnAnswer(t *testing.T) {
 		{lines("PUT / HTTP/1.1", "Host: a", "Content-Length: 3") + "abc", true, 200},
 		{post("Content-Length: 3") + "abc", true, 502},
 		{lines("PATCH / HTTP/1.1", "Host: a"), true, 502},
-		{get1("/"), false, 502},                                                                    // switched off
-		{lines("PUT / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked") + chunkedABC, true, 502}, // streamed: gone
+		{get1("/"), false, 502},                                                                               // switched off
+		{lines("PUT / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked") + chunkedABC, true, 200},            // whole, with its head
+		{lines("PUT / HTTP/1.1", "Host: a", "Content-Length: 20000") + strings.Repeat("x", 20000), true, 502}, // streamed: gone
 	} {
 		good := newBackend(t, func(b *backend, p *peer) {
 			for h := b.head(p); h != ""; h = b.head(p) {
@@ -132,7 +133,7 @@ func TestResetBeforeAnAnswer(t *testing.T) {
 			c.want("GET", 200, "good")
 			r.wantTotals(1, 1, 0)
 		} else {
-			if a := c.wantOwn(502, "reset"); a.Close != strings.Contains(tt.req, "chunked") {
+			if a := c.wantOwn(502, "reset"); a.Close != strings.Contains(tt.req, "20000") {
 				t.Errorf("%.40q: close %v", tt.req, a.Close)
 			}
 			r.wantTotals(0, 1, 0)

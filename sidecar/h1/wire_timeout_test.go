@@ -32,12 +32,12 @@ func TestFirstByteTimeout(t *testing.T) {
 		c := r.dial()
 		start := time.Now()
 		c.send(get1("/"))
-		c.wantOwn(504, "timeout")
+		c.wantOwn(504, "first_byte_timeout")
 		if took := time.Since(start); took < short {
 			t.Errorf("%s: struck early, after %v", name, took)
 		}
 		c.send(get1("/")) // the client's connection lives on
-		c.wantOwn(504, "timeout")
+		c.wantOwn(504, "first_byte_timeout")
 		r.wantTotals(0, 2, 0)
 		if n := b.accepted.Load(); n != 2 {
 			t.Errorf("%s: %d connections for 2 requests: tried again?", name, n)
@@ -78,7 +78,7 @@ func TestRequestDeadline(t *testing.T) {
 	r := newRig(t, cfg, balance.DefaultConfig(), b.addr)
 	c := r.dial()
 	c.send(get1("/"))
-	c.wantOwn(504, "timeout")
+	c.wantOwn(504, "request_timeout")
 	r.wantTotals(0, 1, 0)
 
 	// It ends a body too, however alive.

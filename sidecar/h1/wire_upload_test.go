@@ -147,22 +147,32 @@ func TestMalformedUpload(t *testing.T) {
 		"extensions": "5;" + strings.Repeat("x", 2000) + "\r\n12345\r\n0\r\n\r\n",
 		"trailers":   "0\r\n" + strings.Repeat("X: y\r\n", 2000) + "\r\n",
 	} {
-		b := newBackend(t, func(b *backend, p *peer) {
-			b.head(p)
-			if s, _ := p.rest(); strings.HasSuffix(s, "0\r\n\r\n") {
-				t.Errorf("%s: the backend got a complete body: %q", name, s)
+		for _, early := range []bool{true, false} {
+			b := newBackend(t, func(b *backend, p *peer) {
+				b.head(p)
+				if s, _ := p.rest(); strings.HasSuffix(s, "0\r\n\r\n") {
+					t.Errorf("%s, early %v: the backend got a complete body: %q", name, early, s)
+				}
+			})
+			r := newRig(t, quick(), balance.DefaultConfig(), b.addr)
+			c := r.dial()
+			ignored := uint64(1)
+			if early {
+				ignored = 0 // it comes with the head: nothing has been leased
+				c.send(uploads["chunked"] + body)
+			} else {
+				c.send(uploads["chunked"])
+				r.eventually("the backend has the head", func() bool { return len(b.got()) == 1 })
+				c.send(body)
 			}
-		})
-		r := newRig(t, quick(), balance.DefaultConfig(), b.addr)
-		c := r.dial()
-		c.send(uploads["chunked"] + body)
-		if a := c.answer("POST"); a.StatusCode != 400 || !a.Close || a.err != nil {
-			t.Errorf("%s: %d %q %v", name, a.StatusCode, a.body, a.err)
-		}
-		c.wantEnd("eof")
-		r.wantTotals(0, 0, 1)
-		if st := r.s.Stats(); st.ClientErrors != 1 || st.Own[4] != 1 || st.Own[5] != 0 {
-			t.Errorf("%s: %+v", name, st)
+			if a := c.answer("POST"); a.StatusCode != 400 || !a.Close || a.err != nil {
+				t.Errorf("%s, early %v: %d %q %v", name, early, a.StatusCode, a.body, a.err)
+			}
+			c.wantEnd("eof")
+			r.wantTotals(0, 0, ignored)
+			if st := r.s.Stats(); st.ClientErrors != 1 || st.Own[4] != 1 || st.Own[5] != 0 {
+				t.Errorf("%s, early %v: %+v", name, early, st)
+			}
 		}
 	}
 }

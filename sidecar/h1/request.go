@@ -1,0 +1,170 @@
+package h1
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"time"
+)
+
+// request is what must be known of a request after its head has gone from the
+// buffer.
+type request struct {
+	start      time.Duration
+	deadline   time.Duration // 0: none
+	minor      int
+	head       bool // HEAD
+	replayable bool // its method may be sent twice
+	keepAlive  bool
+	upgrade    bool
+	expect     bool
+	json       bool // the client prefers JSON
+	streams    bool // its body is sent as it comes, so it cannot be sent twice
+	impatient  bool // the deadline is the client's own
+	tries      int
+	tryEnd     time.Duration // of the try under way; 0: none
+}
+
+// note takes what is needed later out of the parsed head, and writes the head
+// for the backend. false: the request was answered.
+func (c *conn) note() bool {
+	h := &c.req
+	c.rq = request{
+		start: c.now, minor: h.Minor,
+		head:       string(h.Method) == "HEAD",
+		replayable: c.s.cfg.Retry.replayable(h),
+		keepAlive:  h.KeepAlive,
+		upgrade:    c.s.tunnel != nil && h.tunnels(),
+		expect:     h.Expect && h.Framing != NoBody,
+		json:       h.wants("application/json"),
+		streams:    h.Framing != NoBody,
+	}
+	c.alarm.off()
+	if t := c.s.cfg.Timeouts.Request; t > 0 {
+		c.rq.deadline = c.now + t
+	}
+	if c.served++; c.served == c.s.cfg.MaxRequests {
+		c.rq.keepAlive = false
+	}
+	c.credit.reset(&c.s.cfg)
+	c.upload.credit.reset(&c.s.cfg)
+	if most := c.s.cfg.MaxBody; most > 0 && h.Framing == Length && h.Length > most {
+		c.reject(tooLarge())
+		return false
+	}
+	if err := c.overrideTimeout(); err != nil {
+		c.reject(err)
+		return false
+	}
+	if len(h.Host) == 0 && h.Minor == 0 {
+		// HTTP/1.0 may leave Host out, HTTP/1.1 servers want one: the authority
+		// that the client connected to.
+		h.Host = []byte(c.nc.LocalAddr().String())
+	}
+	c.out = h.appendRequest(c.out[:0], c.ip, c.rq.upgrade, c.rq.expect)
+	c.upload.reset(h.Framing, h.Length, c.s.cfg.MaxBody)
+	return true
+}
+
+func tooLarge() error { return &ParseError{413, "the request body is too large"} }
+
+// overrideTimeout takes the request's own time-out from the header that is
+// configured for it: whole milliseconds.
+func (c *conn) overrideTimeout() error {
+	name := c.s.cfg.Timeouts.RequestHeader
+	if name == "" {
+		return nil
+	}
+	found := false
+	for i := range c.req.Headers {
+		f := &c.req.Headers[i]
+		if len(f.Name) != len(name) || !bytes.EqualFold(f.Name, []byte(name)) {
+			continue
+		}
+		ms, ok := decimal(f.Value)
+		if !ok || found || ms < 1 || ms > int64(maxTimeout/time.Millisecond) {
+			return bad("the header " + name + " is not one number of milliseconds from 1 to 86400000")
+		}
+		found, f.drop = true, true
+		c.rq.deadline = c.now + time.Duration(ms)*time.Millisecond
+		c.rq.impatient = true
+	}
+	return nil
+}
+
+// takeBody appends what there is of the body to what goes to the backend with
+// the head: a small body whole, waiting for the rest of it.
+func (c *conn) takeBody() bool {
+	switch {
+	case !c.rq.streams || c.rq.expect:
+		return true
+	case c.req.Framing == Chunked:
+		return c.takeChunks()
+	case c.req.Length > int64(c.s.cfg.Retry.BodyBuffer):
+		return true
+	}
+	for left := int(c.req.Length); left > 0; {
+		if c.in.len() == 0 {
+			c.alarm.set(c.within(c.upload.credit.offer(c.now)))
+			if err := c.fillIn(); err != nil {
+				return c.noBody()
+			}
+			c.upload.credit.earn(c.clock(), c.in.len())
+		}
+		k := min(left, c.in.len())
+		c.out = append(c.out, c.in.unread()[:k]...)
+		c.in.skip(k)
+		left -= k
+	}
+	c.alarm.off()
+	c.rq.streams, c.upload.complete = false, true
+	return true
+}
+
+// takeChunks takes the chunks that came with the head. If they are all, the
+// request can be sent again.
+func (c *conn) takeChunks() bool {
+	p := &c.upload
+	if c.in.len() == 0 || c.in.len() > c.s.cfg.Retry.BodyBuffer {
+		return true
+	}
+	c.s.e.bufs.attach(&p.out)
+	defer c.s.e.bufs.release(&p.out)
+	for c.in.len() > 0 && !p.complete {
+		if err := p.step(); err != nil {
+			p.clientErr = err
+			c.badUpload()
+			return false
+		}
+		c.out = append(c.out, p.out.b[:p.out.w]...)
+	}
+	c.rq.streams = !p.complete
+	return true
+}
+
+// noBody ends a request whose body did not come. Nothing has been leased yet.
+func (c *conn) noBody() bool {
+	c.s.stats.clientErrors.Add(1)
+	if c.alarm.struck() {
+		c.lastWords()
+		c.reply(answer{status: 408, reason: "body_timeout", text: "the request body took too long"})
+	}
+	return false
+}
+
+// badUpload answers a client whose body was invalid, late or cut off.
+func (c *conn) badUpload() step {
+	c.s.stats.clientErrors.Add(1)
+	err := c.upload.clientErr
+	var pe *ParseError
+	switch {
+	case errors.Is(err, errChunk):
+		c.reply(answer{status: 400, text: err.Error()})
+	case errors.As(err, &pe):
+		c.reply(answer{status: pe.Status, text: pe.What})
+	case os.IsTimeout(err) && c.alarm.struck():
+		c.lastWords()
+		c.reply(answer{status: 408, reason: "body_timeout", text: "the request body took too long"})
+	}
+	return stepClose
+}
