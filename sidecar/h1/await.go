@@ -65,14 +65,14 @@ func (c *conn) readResponse(u *upstream) error {
 // silence of expectWait sets the upload going.
 func (c *conn) fillFrom(u *upstream) error {
 	if !c.rq.expect {
-		k, err := u.in.fill(u.nc)
+		k, err := u.sock.fill(&u.in)
 		if k > 0 {
 			return nil
 		}
 		return err
 	}
 	_ = u.nc.SetReadDeadline(time.Now().Add(expectWait))
-	k, err := u.in.fill(u.nc)
+	k, err := u.sock.fill(&u.in)
 	if u.alarm.struck() || c.isGone() {
 		return err
 	}

@@ -108,6 +108,7 @@ func (c *conn) try(fresh bool) (step, failure) {
 	f, err := c.send(u)
 	if err == nil {
 		f, err = c.awaitHead(u)
+		f.sent = c.rq.streams || u.sock.wrote
 	}
 	c.clock()
 	if err != nil {
@@ -155,19 +156,21 @@ func timedOut(reason, text string) failure {
 	return failure{status: 504, reason: reason, text: text, cause: byTimeout, sent: true}
 }
 
-// send writes the head, with a small body, and starts the upload of a large
-// one.
+// send has the head, with a small body, written when the answer is waited for,
+// or writes it and starts the upload of a large one.
 func (c *conn) send(u *upstream) (failure, error) {
 	u.alarm.set(c.inTry(c.s.cfg.Timeouts.FirstByte))
-	n, err := u.nc.Write(c.out)
+	if !c.rq.streams {
+		u.sock.hold(c.out)
+		return failure{sent: true}, nil
+	}
+	n, err := u.sock.Write(c.out)
 	if err != nil {
 		return failure{sent: n > 0}, err
 	}
-	if c.rq.streams {
-		u.alarm.off() // the time for the answer runs from the end of the body
-		if !c.rq.expect {
-			c.upload.start(u)
-		}
+	u.alarm.off() // the time for the answer runs from the end of the body
+	if !c.rq.expect {
+		c.upload.start(u)
 	}
 	return failure{sent: true}, nil
 }

@@ -16,10 +16,11 @@ import (
 // upstream is a connection to a backend. One request uses it at a time.
 type upstream struct {
 	nc     net.Conn
+	sock   sock
 	pool   *pool
 	alarm  alarm
 	peek   *peeker
-	in     buffer // attached while in use
+	in     buffer
 	reused bool   // has carried a request before this one
 	idleAt time.Duration
 }
@@ -58,7 +59,6 @@ func (p *pool) get(ctx context.Context, fresh bool, limit time.Duration) (*upstr
 		}
 		if u.peek.quiet() {
 			u.reused = true
-			p.e.bufs.attach(&u.in)
 			return u, nil
 		}
 		u.close()
@@ -70,9 +70,9 @@ func (p *pool) get(ctx context.Context, fresh bool, limit time.Duration) (*upstr
 		return nil, err
 	}
 	u := &upstream{nc: nc, pool: p, peek: newPeeker(nc)}
+	u.sock.init(nc, p.e.bufs)
 	u.alarm.conn = nc
 	p.e.reaper.add(&u.alarm)
-	p.e.bufs.attach(&u.in)
 	return u, nil
 }
 

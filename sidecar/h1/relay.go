@@ -267,7 +267,7 @@ func (c *conn) more(u *upstream) error {
 	c.alarm.off() // the client owes nothing while we wait
 	u.alarm.set(c.within(c.s.cfg.Timeouts.Idle))
 	u.in.r, u.in.w = 0, 0 // nothing is unread
-	k, err := u.in.fill(u.nc)
+	k, err := u.sock.fill(&u.in)
 	c.clock()
 	u.alarm.off() // what comes next is the client's to take
 	if k > 0 {

@@ -25,7 +25,9 @@ type sock struct {
 	rerr   syscall.Errno
 	out    []byte // left of the write under way
 	werr   syscall.Errno
-	slow   bool                  // the last write had to wait
+	slow   bool // the last write had to wait
+	held   []byte
+	wrote  bool                  // a byte of what was held has gone out
 	rd, wr func(fd uintptr) bool // made once, so that I/O allocates nothing
 }
 
@@ -46,11 +48,18 @@ func (s *sock) init(nc net.Conn, bufs *buffers) {
 // memory while there is nothing to read: it gets some with the first byte.
 func (s *sock) fill(f *buffer) (int, error) {
 	if s.raw == nil {
-		s.bufs.attach(f)
-		return f.fill(s.nc)
+		return s.fillPlain(f)
 	}
 	s.in = f
-	if err := s.raw.Read(s.rd); err != nil {
+	err := s.raw.Read(s.rd)
+	if s.held != nil && err == nil { // it did not fit into the socket's buffer
+		if _, err = s.Write(s.held); err == nil {
+			s.held = nil
+			err = s.raw.Read(s.rd)
+		}
+	}
+	s.held = nil
+	if err != nil {
 		return 0, err
 	}
 	switch {
@@ -62,7 +71,43 @@ func (s *sock) fill(f *buffer) (int, error) {
 	return s.n, nil
 }
 
+// fillPlain is fill for what is no plain socket.
+func (s *sock) fillPlain(f *buffer) (int, error) {
+	if b := s.held; b != nil {
+		s.held = nil
+		n, err := s.nc.Write(b)
+		if s.wrote = n > 0; err != nil {
+			return 0, err
+		}
+	}
+	s.bufs.attach(f)
+	return f.fill(s.nc)
+}
+
+// hold keeps b to be written at the beginning of the next fill: what answers it
+// cannot have come before, so that no read is made that is bound to find
+// nothing.
+func (s *sock) hold(b []byte) { s.held, s.wrote = b, false }
+
+// sendHeld writes what is held and reports whether all of it went out.
+func (s *sock) sendHeld(fd uintptr) bool {
+	n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(s.held))), uintptr(len(s.held)),
+		unix.MSG_NOSIGNAL, 0, 0)
+	if e != 0 {
+		return false // Write will say why
+	}
+	s.wrote = n > 0
+	if s.held = s.held[n:]; len(s.held) > 0 {
+		return false
+	}
+	s.held = nil
+	return true
+}
+
 func (s *sock) read(fd uintptr) bool {
+	if s.held != nil {
+		return !s.sendHeld(fd)
+	}
 	s.bufs.attach(s.in)
 	b := s.in.room()
 	for {

@@ -4,18 +4,31 @@ package h1
 
 import "net"
 
-// sock reads and writes a connection; see sock_linux.go for what it is for.
+// sock reads and writes a connection; sock_linux.go says what it is for.
 type sock struct {
-	nc   net.Conn
-	bufs *buffers
+	nc    net.Conn
+	bufs  *buffers
+	held  []byte
+	wrote bool // a byte of what was held has gone out
 }
 
 func (s *sock) init(nc net.Conn, bufs *buffers) { s.nc, s.bufs = nc, bufs }
 
+// fill writes what is held and reads once into f.
 func (s *sock) fill(f *buffer) (int, error) {
+	if b := s.held; b != nil {
+		s.held = nil
+		n, err := s.nc.Write(b)
+		if s.wrote = n > 0; err != nil {
+			return 0, err
+		}
+	}
 	s.bufs.attach(f)
 	return f.fill(s.nc)
 }
+
+// hold keeps b to be written at the beginning of the next fill.
+func (s *sock) hold(b []byte) { s.held, s.wrote = b, false }
 
 // Write implements io.Writer.
 func (s *sock) Write(b []byte) (int, error) { return s.nc.Write(b) }

@@ -181,7 +181,7 @@ func (p *upload) run() {
 		}
 		p.lastPiece.Store(p.complete)
 		p.turn(0, c.rq.within(now(), idle))
-		if _, err := p.u.nc.Write(p.out.b[:p.out.w]); err != nil {
+		if _, err := p.u.sock.Write(p.out.b[:p.out.w]); err != nil {
 			p.complete = false // the answer, if any, tells more than this error
 			break
 		}
