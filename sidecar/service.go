@@ -41,7 +41,7 @@ func newService(c ServiceConfig, agents agentstats.PollConfig, source discovery.
 	s.poller = agentstats.NewPoller(agents, agentstats.PollEnv{
 		Now: env.Now, Rand: env.Rand, InFlight: s.balancer.InFlight, Logger: s.log.Named("agents"),
 	})
-	if s.ln, err = net.Listen("tcp", c.Listen); err != nil {
+	if s.ln, err = (&net.ListenConfig{KeepAlive: -1}).Listen(context.Background(), "tcp", c.Listen); err != nil {
 		return nil, fmt.Errorf("service %q: %w", c.Name, err)
 	}
 	return s, nil

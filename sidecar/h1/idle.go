@@ -84,7 +84,7 @@ func (c *conn) claim() bool { return c.parked.CompareAndSwap(true, false) }
 // wake is called by the watcher when a parked connection can be read.
 func (c *conn) wake() {
 	if c.claim() {
-		go c.run()
+		c.s.e.crew.run(c)
 	}
 }
 
@@ -104,7 +104,7 @@ func (c *conn) closeIdle(now time.Duration) {
 		return
 	}
 	if c.claim() {
-		go c.run() // which will find out, and not lose a request that has come
+		c.s.e.crew.run(c) // which will find out, and not lose a request that has come
 		return
 	}
 	c.nudge()

@@ -23,6 +23,7 @@ type Engine struct {
 	rand   picker.Rand // for pauses between tries
 	bufs   *buffers
 	works  sync.Pool // of *work
+	crew   workers
 	reaper *reaper
 	watch  *watcher
 	pools  pools
@@ -37,13 +38,17 @@ func NewEngine(now func() time.Duration) (*Engine, error) {
 	}
 	e := &Engine{now: now, rand: rand.Uint32N, bufs: newBuffers(), reaper: newReaper(now), watch: w}
 	e.works.New = newWork
+	e.crew.init()
 	e.pools.set = map[*pool]struct{}{}
 	e.reaper.onSweep(e.pools.sweep)
 	return e, nil
 }
 
-// Run strikes time-outs until ctx ends. One per engine.
-func (e *Engine) Run(ctx context.Context) { e.reaper.run(ctx) }
+// Run strikes time-outs until ctx ends. Once per engine.
+func (e *Engine) Run(ctx context.Context) {
+	defer close(e.crew.done)
+	e.reaper.run(ctx)
+}
 
 // TunnelFunc carries an upgraded connection until both sides have ended, with
 // the bytes that were read ahead of it. It closes neither connection.
@@ -152,7 +157,7 @@ func (s *Server) start(nc net.Conn) {
 	s.stats.open.Add(1)
 	s.wg.Add(1)
 	s.e.reaper.add(&c.alarm)
-	go c.run()
+	s.e.crew.run(c)
 }
 
 // ended is called when a connection has ended.
