@@ -78,7 +78,8 @@ agents {
   expiry = "4s"
 }
 service "web" {
-  listen = "127.0.0.1:8080"
+  listen = "unix:/run/outrigger/web.sock"
+  listen_mode = "0660"
   discover {
     service = "web-v2"
     tags = ["blue", "say \"$${hi}\" \\ ü"]
@@ -124,7 +125,7 @@ service "web" {
     backoff = "30ms"
     backoff_max = "300ms"
     retry_after_max = "2s"
-    body_buffer = "64KiB"
+    body_buffer = "512KiB"
     budget {
       ratio = 0.2
       min_per_second = 4
@@ -151,6 +152,22 @@ service "web" {
   pool {
     size = 1
     idle = "8s"
+  }
+  tls {
+    enabled = true
+    ca_file = "testdata/tls/cert.pem"
+    server_name = "web.service.consul"
+    cert_file = "testdata/tls/cert.pem"
+    key_file = "testdata/tls/key.pem"
+    min_version = "1.3"
+    insecure_skip_verify = true
+  }
+  access_log {
+    path = "/var/log/web.log"
+    format = "logfmt"
+    sample = 0.01
+    query = true
+    buffer = "512KiB"
   }
 }
 service "api" { listen = ":8081" }
@@ -230,7 +247,7 @@ func TestRoundTrip(t *testing.T) {
 func TestDefaultsAreMarked(t *testing.T) {
 	printed := effective(t, load(t, "log { level = \"warn\" }\nservice \"w\" { listen = \":1\" }", nil))
 	for _, want := range []string{
-		"level  = \"warn\"\n", "format = \"text\" # default\n", "listen = \":1\"\n",
+		"level  = \"warn\"\n", "format = \"text\" # default\n", "listen      = \":1\"\n", "listen_mode = \"0600\" # default\n",
 		"service      = \"w\"   # default\n", "tunnel         = \"1h\"  # default\n",
 		"# default: the smaller of interval and 1s\n", "failure_statuses     = [502, 503, 504] # default\n",
 	} {

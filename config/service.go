@@ -14,8 +14,11 @@ import (
 // serviceTable is what may stand in a service block.
 func serviceTable(c *sidecar.ServiceConfig) *block {
 	return &block{
-		name:     "service",
-		settings: []setting{{name: "listen", dest: text(&c.Listen), required: true, address: true}},
+		name: "service",
+		settings: []setting{
+			{name: "listen", dest: text(&c.Listen), required: true, address: true},
+			{name: "listen_mode", dest: text(&c.ListenMode)},
+		},
 		blocks: []*block{
 			discoverTable(&c.Discover),
 			policyTable(&c.Balance.Picker),
@@ -32,10 +35,12 @@ func serviceTable(c *sidecar.ServiceConfig) *block {
 				{name: "body", dest: size(&c.HTTP.MaxBody), empty: "no limit"},
 				{name: "min_rate", dest: count(&c.HTTP.MinRate), empty: "none"},
 			}},
+			accessTable(&c.Access),
 			{name: "pool", settings: []setting{
 				{name: "size", dest: count(&c.HTTP.PoolSize)},
 				{name: "idle", dest: duration(&c.HTTP.PoolIdle)},
 			}},
+			tlsTable(&c.HTTP.TLS),
 		},
 	}
 }

@@ -5,13 +5,12 @@ package sidecar
 import (
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 	"strings"
 	"time"
 
 	"outrigger/agentstats"
 	"outrigger/discovery"
+	"outrigger/sidecar/access"
 	"outrigger/sidecar/admin"
 	"outrigger/sidecar/balance"
 	"outrigger/sidecar/h1"
@@ -36,11 +35,14 @@ type LogConfig struct {
 
 // ServiceConfig is one service: a listener and what lies behind it.
 type ServiceConfig struct {
-	Name     string
-	Listen   string // "ADDR:PORT"; port 0 takes a free one
-	Discover discovery.Query
-	Balance  balance.Config
-	HTTP     h1.Config
+	Name   string
+	Listen string // "ADDR:PORT"; port 0 takes a free one. Or "unix:/PATH"
+	// ListenMode are the permissions of a Unix socket, in octal.
+	ListenMode string
+	Discover   discovery.Query
+	Balance    balance.Config
+	HTTP       h1.Config
+	Access     access.Config
 }
 
 // DefaultConfig returns the settings of an empty base file, without services.
@@ -58,10 +60,12 @@ func DefaultConfig() Config {
 // listen address.
 func DefaultService(name string) ServiceConfig {
 	s := ServiceConfig{
-		Name:     name,
-		Discover: discovery.Query{Service: name},
-		Balance:  balance.DefaultConfig(),
-		HTTP:     h1.DefaultConfig(),
+		Name:       name,
+		ListenMode: defaultMode,
+		Discover:   discovery.Query{Service: name},
+		Balance:    balance.DefaultConfig(),
+		HTTP:       h1.DefaultConfig(),
+		Access:     access.DefaultConfig(),
 	}
 	s.Balance.Service = name
 	return s
@@ -89,7 +93,7 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("service %q is there twice", s.Name))
 		}
 		names[s.Name] = true
-		if other := listens[s.Listen]; other != "" && !strings.HasSuffix(s.Listen, ":0") {
+		if other := listens[s.Listen]; other != "" && !shared(s.Listen) {
 			errs = append(errs, fmt.Errorf("services %q and %q both listen on %s", other, s.Name, s.Listen))
 		}
 		listens[s.Listen] = s.Name
@@ -113,12 +117,8 @@ func (s ServiceConfig) Validate() error {
 	if s.Name == "" {
 		return errors.New("a service has no name")
 	}
-	_, port, err := net.SplitHostPort(s.Listen)
-	if err != nil {
-		return fmt.Errorf("listen %q is not \"ADDR:PORT\": %w", s.Listen, err)
-	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return fmt.Errorf("listen %q: the port is not a number from 0 to 65535", s.Listen)
+	if err := validateListen(s.Listen, s.ListenMode); err != nil {
+		return err
 	}
 	if err := s.Discover.Validate(); err != nil {
 		return err
@@ -126,7 +126,10 @@ func (s ServiceConfig) Validate() error {
 	if err := s.Balance.Validate(); err != nil {
 		return err
 	}
-	return s.HTTP.Validate()
+	if err := s.HTTP.Validate(); err != nil {
+		return err
+	}
+	return s.Access.Validate()
 }
 
 func has(list []string, s string) bool {

@@ -11,6 +11,7 @@ import (
 	"outrigger/agentstats"
 	"outrigger/discovery"
 	"outrigger/picker"
+	"outrigger/sidecar/access"
 	"outrigger/sidecar/admin"
 	"outrigger/sidecar/balance"
 	"outrigger/sidecar/h1"
@@ -26,6 +27,7 @@ type service struct {
 	poller   *agentstats.Poller
 	ln       net.Listener
 	server   *h1.Server
+	access   *access.Logger    // nil: there is none
 	badAgent map[string]string // by instance ID: what was logged of its agent's address
 }
 
@@ -33,7 +35,7 @@ func newService(c ServiceConfig, agents agentstats.PollConfig, source discovery.
 	engine *h1.Engine, env balance.Env, log hclog.Logger) (*service, error) {
 	s := &service{cfg: c, http: c.HTTP, source: source, log: log.With("service", c.Name), badAgent: map[string]string{}}
 	s.http.FailureStatuses = c.Balance.Breaker.FailureStatuses
-	env.NewConns = engine.Conns(s.http)
+	env.NewConns = engine.Conns(s.http, s.log)
 	var err error
 	if s.balancer, err = balance.New(c.Balance, env); err != nil {
 		return nil, fmt.Errorf("service %q: %w", c.Name, err)
@@ -41,7 +43,12 @@ func newService(c ServiceConfig, agents agentstats.PollConfig, source discovery.
 	s.poller = agentstats.NewPoller(agents, agentstats.PollEnv{
 		Now: env.Now, Rand: env.Rand, InFlight: s.balancer.InFlight, Logger: s.log.Named("agents"),
 	})
-	if s.ln, err = (&net.ListenConfig{KeepAlive: -1}).Listen(context.Background(), "tcp", c.Listen); err != nil {
+	if s.ln, err = listen(&c); err != nil {
+		return nil, fmt.Errorf("service %q: %w", c.Name, err)
+	}
+	s.access, err = access.New(c.Access, access.Options{Service: c.Name, Rand: env.Rand, Log: s.log.Named("access")})
+	if err != nil {
+		_ = s.ln.Close()
 		return nil, fmt.Errorf("service %q: %w", c.Name, err)
 	}
 	return s, nil
@@ -122,7 +129,7 @@ func loadOf(s agentstats.Sample) *picker.Load {
 // describe is what the admin listener sees of the service.
 func (s *service) describe() admin.Service {
 	return admin.Service{
-		Name: s.cfg.Name, Listen: s.ln.Addr().String(),
+		Name: s.cfg.Name, Listen: listenText(s.ln.Addr()),
 		Status:    s.balancer.Status,
 		Discovery: s.source.Status,
 		Traffic: func() admin.Traffic {
@@ -131,6 +138,8 @@ func (s *service) describe() admin.Service {
 				Accepted: t.Accepted, Open: t.Open, Tunnels: t.Tunnels,
 				Passed: t.Passed, Own: t.Own,
 				ClientErrors: t.ClientErrors, ClientGone: t.ClientGone, Aborted: t.Aborted,
+				RetryCauses: h1.Causes(), Retries: t.Retries[:],
+				LogWritten: s.access.Written(), LogDropped: s.access.Dropped(), LogErrors: s.access.Errors(),
 			}
 		},
 		Agents: func(id string) admin.AgentStatus {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -62,7 +63,7 @@ func New(cfg Config, log hclog.Logger, version string) (*Sidecar, error) {
 	}
 	for _, s := range sc.services {
 		s.server = engine.NewServer(s.http, s.balancer, h1.Options{
-			Log: s.log, Tunnel: tunnel.Run, Observe: sc.admin.Observe(s.cfg.Name),
+			Log: s.log, Tunnel: tunnel.Run, Observe: sc.admin.Observe(s.cfg.Name), Access: s.access,
 		})
 	}
 	return sc, nil
@@ -71,7 +72,7 @@ func New(cfg Config, log hclog.Logger, version string) (*Sidecar, error) {
 func (sc *Sidecar) closeListeners() error {
 	var errs []error
 	for _, s := range sc.services {
-		errs = append(errs, s.ln.Close())
+		errs = append(errs, s.ln.Close(), s.access.Close(context.Background()))
 	}
 	return errors.Join(errs...)
 }
@@ -128,7 +129,29 @@ func (sc *Sidecar) shutdown() error {
 	if err == nil {
 		sc.log.Info("every request has finished")
 	}
+	sc.closeLogs()
 	return err
+}
+
+// logGrace is how long the last lines of an access log may take to be written.
+const logGrace = time.Second
+
+func (sc *Sidecar) closeLogs() {
+	ctx, cancel := context.WithTimeout(context.Background(), logGrace)
+	defer cancel()
+	for _, s := range sc.services {
+		if err := s.access.Close(ctx); err != nil {
+			s.log.Warn("the end of the access log may be missing", "error", err)
+		}
+	}
+}
+
+// ReopenLogs opens the access logs anew, after they were moved away. It may be
+// called at any time.
+func (sc *Sidecar) ReopenLogs() {
+	for _, s := range sc.services {
+		s.access.Reopen()
+	}
 }
 
 // Addr returns where a service listens; nil for an unknown one.

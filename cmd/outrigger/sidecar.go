@@ -79,6 +79,7 @@ func runSidecar(ctx context.Context, args []string, s streams) int {
 		log.Error("cannot start", "error", err)
 		return 1
 	}
+	onHangUp(ctx, sc.ReopenLogs)
 	if err := sc.Run(ctx); err != nil {
 		log.Error("ended", "error", err)
 		return 1

@@ -44,6 +44,11 @@ type Traffic struct {
 	ClientErrors uint64 // requests refused as invalid, ambiguous or too large
 	ClientGone   uint64 // requests whose client left before the end
 	Aborted      uint64 // answers cut short because the backend broke off
+
+	RetryCauses []string // what retries were due to,
+	Retries     []uint64 // and how many to each
+
+	LogWritten, LogDropped, LogErrors uint64 // lines of the access log
 }
 
 // AgentStatus is what the polls of one endpoint's agent came to.

@@ -109,6 +109,9 @@ type TrafficDoc struct {
 	ClientErrorsTotal     uint64 `json:"client_errors_total"`     // invalid, ambiguous or too large
 	ClientsGoneTotal      uint64 `json:"clients_gone_total"`      // left before the end
 	ResponsesAbortedTotal uint64 `json:"responses_aborted_total"` // the backend broke off
+
+	RetriesTotal          map[string]uint64 `json:"retries_total"` // tries after the first, by cause
+	AccessLogDroppedTotal uint64            `json:"access_log_dropped_total"`
 }
 
 // EndpointDoc is one endpoint.

@@ -126,6 +126,21 @@ func trafficMetrics(t *table[serviceView]) {
 		func(t *Traffic) *[len(classNames)]uint64 { return &t.Passed })
 	byClass("own_responses_total", "Answers that the sidecar made itself, by status class.",
 		func(t *Traffic) *[len(classNames)]uint64 { return &t.Own })
+	t.addBy(counter, "cause", "retries_by_cause_total", "Tries after a request's first, by what they were due to.",
+		func(v serviceView, emit func(float64, ...string)) {
+			if v.traffic == nil {
+				return
+			}
+			for i, cause := range v.traffic.RetryCauses {
+				emit(float64(v.traffic.Retries[i]), cause)
+			}
+		})
+	add(counter, "access_log_lines_total", "Lines of the access log that were written.",
+		func(t *Traffic) float64 { return float64(t.LogWritten) })
+	add(counter, "access_log_dropped_total", "Lines that were not, because the log could not keep up or failed.",
+		func(t *Traffic) float64 { return float64(t.LogDropped) })
+	add(counter, "access_log_errors_total", "Failures to write the access log.",
+		func(t *Traffic) float64 { return float64(t.LogErrors) })
 	add(counter, "client_errors_total", "Requests refused as invalid, ambiguous or too large.",
 		func(t *Traffic) float64 { return float64(t.ClientErrors) })
 	add(counter, "clients_gone_total", "Requests whose client left before the end.",

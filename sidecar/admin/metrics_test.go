@@ -27,7 +27,8 @@ func fullOptions(f *fleet) Options {
 		},
 		Traffic: func() Traffic {
 			return Traffic{Accepted: 5, Open: 2, Tunnels: 1, Passed: [6]uint64{0, 1, 10, 2, 3, 4},
-				Own: [6]uint64{4: 6, 5: 7}, ClientErrors: 8, ClientGone: 9, Aborted: 11}
+				Own: [6]uint64{4: 6, 5: 7}, ClientErrors: 8, ClientGone: 9, Aborted: 11,
+				RetryCauses: []string{"reset", "timeout"}, Retries: []uint64{12, 13}, LogWritten: 14, LogDropped: 15, LogErrors: 16}
 		},
 		Agents: func(id string) AgentStatus {
 			return AgentStatus{Polled: id == "n/good", Polls: 8, Failures: 2, Rejected: 1}
@@ -96,6 +97,11 @@ func TestMetrics(t *testing.T) {
 		client_errors_total{service="web"} 8
 		clients_gone_total{service="web"} 9
 		responses_aborted_total{service="web"} 11
+		retries_by_cause_total{cause="reset",service="web"} 12
+		retries_by_cause_total{cause="timeout",service="web"} 13
+		access_log_lines_total{service="web"} 14
+		access_log_dropped_total{service="web"} 15
+		access_log_errors_total{service="web"} 16
 		client_connections_open{service="web"} 2
 		client_connections_accepted_total{service="web"} 5
 		tunnels_open{service="web"} 1

@@ -80,7 +80,7 @@ func TestStatus(t *testing.T) {
 	"last_contact_seconds":0,"last_error":"EOF","last_error_age_seconds":60,"answers_total":9,"errors_total":1,"held_total":0,"updates_total":0},
 	"traffic":{"connections_open":2,"tunnels_open":0,"connections_accepted_total":5,
 	"backend_responses_total":{"1xx":0,"2xx":10,"3xx":0,"4xx":0,"5xx":1},"own_responses_total":{"1xx":0,"2xx":0,"3xx":0,"4xx":0,"5xx":3},
-	"client_errors_total":4,"clients_gone_total":0,"responses_aborted_total":0},
+	"client_errors_total":4,"clients_gone_total":0,"responses_aborted_total":0,"retries_total":{},"access_log_dropped_total":0},
 	"endpoints":[
 	{"id":"n/good","node":"n","datacenter":"dc1","address":"10.0.0.1:81","weight":1,"health":"passing","ready":true,
 	"in_flight":1,"limit":2,"requests_total":1,"successes_total":1,"failures_total":0,"drops_total":0,

@@ -80,10 +80,14 @@ func describeTraffic(t Traffic) *TrafficDoc {
 		ConnectionsOpen: t.Open, TunnelsOpen: t.Tunnels, ConnectionsAcceptedTotal: t.Accepted,
 		BackendResponsesTotal: map[string]uint64{}, OwnResponsesTotal: map[string]uint64{},
 		ClientErrorsTotal: t.ClientErrors, ClientsGoneTotal: t.ClientGone, ResponsesAbortedTotal: t.Aborted,
+		RetriesTotal: map[string]uint64{}, AccessLogDroppedTotal: t.LogDropped,
 	}
 	for class := 1; class < len(classNames); class++ {
 		doc.BackendResponsesTotal[classNames[class]] = t.Passed[class]
 		doc.OwnResponsesTotal[classNames[class]] = t.Own[class]
+	}
+	for i, cause := range t.RetryCauses {
+		doc.RetriesTotal[cause] = t.Retries[i]
 	}
 	return doc
 }

@@ -66,5 +66,9 @@ func (f *buffer) fill(from io.Reader) (int, error) {
 	return n, err
 }
 
+// count is how many bytes have come and gone over a socket: got is its
+// reader's, put its writer's.
+type count struct{ got, put int64 }
+
 // full reports whether fill could read nothing.
 func (f *buffer) full() bool { return f.len() == bufSize }

@@ -90,6 +90,8 @@ func (c *conn) run() {
 			return
 		}
 		if !c.exchange() {
+			c.clock()
+			c.finish(0, "client_gone") // unless it was answered
 			return
 		}
 		c.alarm.off()
@@ -148,6 +150,7 @@ func (c *conn) crashed(p any) {
 		u.close()
 	}
 	if c.work != nil {
+		c.finish(0, "bug")
 		c.lease.Done(picker.Result{Outcome: picker.Ignore})
 		c.work = nil // whatever state it is in
 	}

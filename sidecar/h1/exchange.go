@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"outrigger/picker"
+	"outrigger/sidecar/access"
 	"outrigger/sidecar/balance"
 )
 
@@ -84,7 +85,10 @@ func (c *conn) fail(f *failure, keep bool) bool {
 // try sends the request to the leased endpoint and relays the answer. It ends
 // the lease on every path. fresh asks for a new connection.
 func (c *conn) try(fresh bool) (step, failure) {
+	asked := c.now
 	c.now = c.lease.Start()
+	c.rq.times = times{max(0, c.rq.times.queue) + c.now - asked, access.NotReached, access.NotReached}
+	c.rq.endpoint = c.lease.Endpoint()
 	c.rq.tryEnd = 0
 	if t := c.s.cfg.Retry.PerTry; t > 0 {
 		c.rq.tryEnd = c.now + t
@@ -95,8 +99,9 @@ func (c *conn) try(fresh bool) (step, failure) {
 	if err != nil {
 		return c.dialFailed(err)
 	}
+	c.rq.reused, c.rq.times.connect = u.reused, 0
 	if !u.reused {
-		c.clock()
+		c.rq.times.connect = c.clock() - c.lease.Start()
 	}
 	if !c.attach(u) {
 		c.detach()
@@ -114,6 +119,7 @@ func (c *conn) try(fresh bool) (step, failure) {
 	if err != nil {
 		return c.broke(u, f, err)
 	}
+	c.rq.times.firstByte = c.now - sentAt
 	if c.another(u, sentAt) {
 		return stepRetry, failure{leased: true}
 	}
@@ -149,6 +155,7 @@ func (c *conn) dialFailed(err error) (step, failure) {
 	}
 	c.s.log.Debug("connecting to a backend failed", "endpoint", c.lease.Endpoint().Addr, "error", err)
 	c.lease.Done(r)
+	c.clock()
 	return stepRetry, f
 }
 

@@ -61,6 +61,8 @@ func (c *conn) readHead() headState {
 func (c *conn) headBegins() {
 	c.begin()
 	c.headAt = c.now
+	c.rq.begin(c)
+	c.out = c.out[:0]
 	c.alarm.set(c.now + c.s.cfg.Timeouts.Head)
 }
 
@@ -80,6 +82,19 @@ func tooLong(b []byte) error {
 	return &ParseError{414, "the request line is too long"}
 }
 
+// badRequest is the access log's word for a request that was refused with the
+// status.
+func badRequest(status int) string {
+	switch status {
+	case 408:
+		return "head_timeout"
+	case 413, 414, 431:
+		return "too_large"
+	default:
+		return "bad_request"
+	}
+}
+
 // noHead ends a connection on which no whole head came.
 func (c *conn) noHead(err error, partial bool) headState {
 	if partial && errors.Is(err, os.ErrDeadlineExceeded) && !c.isGone() {
@@ -88,6 +103,8 @@ func (c *conn) noHead(err error, partial bool) headState {
 	}
 	if partial && errors.Is(err, io.EOF) {
 		c.s.stats.clientErrors.Add(1) // cut off; there is nobody to tell
+		c.clock()
+		c.finish(0, "client_gone")
 	}
 	return headNone
 }
@@ -113,7 +130,7 @@ func (c *conn) reject(err error) headState {
 	if errors.As(err, &pe) {
 		status = pe.Status
 	}
-	c.rq = request{start: c.now, minor: 1}
-	c.reply(answer{status: status, text: what})
+	c.rq.minor, c.rq.keepAlive = 1, false
+	c.reply(answer{status: status, text: what, termination: badRequest(status)})
 	return headNone
 }

@@ -1,10 +1,12 @@
 package h1
 
 import (
+	"errors"
 	"io"
 	"time"
 
 	"outrigger/picker"
+	"outrigger/sidecar/access"
 )
 
 // relay sends the answer whose head is in c.res to the client, ends the lease
@@ -57,17 +59,22 @@ func (c *conn) relayed(u *upstream, r picker.Result, body, client error, persist
 	early := !c.upload.ended()
 	c.upload.stop()
 	c.detach()
+	reason := access.Done
 	switch {
 	case c.upload.clientErr != nil, body != nil && stalled:
+		reason = "bad_upload"
 		c.s.stats.clientErrors.Add(1) // and the upload broke the answer off
 		r.Outcome = picker.Ignore
 	case client != nil:
+		reason = "client_gone"
 		c.s.stats.clientGone.Add(1)
 		r.Outcome = picker.Ignore
 	case body != nil && c.isGone():
+		reason = "client_gone"
 		c.s.stats.clientGone.Add(1)
 		r.Outcome = picker.Ignore
 	case body != nil:
+		reason = c.cutReason(u, body)
 		c.s.stats.aborted.Add(1)
 		r.Outcome = picker.Failure
 	}
@@ -77,9 +84,8 @@ func (c *conn) relayed(u *upstream, r picker.Result, body, client error, persist
 	} else {
 		u.close()
 	}
-	status := c.res.Status
 	c.lease.Done(r)
-	c.s.observe(status, r.Total)
+	c.finish(c.res.Status, reason)
 	if whole && !sent {
 		c.linger()
 		return stepClose
@@ -95,6 +101,20 @@ func (c *conn) relayed(u *upstream, r picker.Result, body, client error, persist
 		c.linger() // the client may have sent more before it saw "close"
 	}
 	return stepClose
+}
+
+// cutReason says why an answer was cut short.
+func (c *conn) cutReason(u *upstream, body error) string {
+	switch {
+	case errors.Is(body, errChunk):
+		return "bad_response"
+	case u.alarm.struck() && c.overdue():
+		return "request_timeout"
+	case u.alarm.struck():
+		return "idle_timeout"
+	default:
+		return "reset"
+	}
 }
 
 // abort makes the end of the connection look like the cut it is: a reset, so
@@ -282,16 +302,17 @@ func (c *conn) upgraded(u *upstream, r picker.Result) {
 	c.s.stats.passed[1].Add(1)
 	present := c.write(head) == nil
 	present = c.detach() && present
+	reason := access.Done
 	ok := c.alarm.off() && u.alarm.off()
 	if present && ok {
 		c.s.stats.tunnels.Add(1)
 		c.s.tunnel(c.nc, u.nc, c.in.unread(), u.in.unread(), c.s.cfg.Timeouts.Tunnel)
 		c.s.stats.tunnels.Add(-1)
 	} else {
-		r.Outcome = picker.Ignore
+		r.Outcome, reason = picker.Ignore, "client_gone"
 	}
 	u.close()
 	r.Total = c.clock() - c.rq.start
 	c.lease.Done(r)
-	c.s.observe(101, r.Total)
+	c.finish(101, reason)
 }

@@ -1,6 +1,7 @@
 package h1
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"strconv"
@@ -16,6 +17,8 @@ type answer struct {
 	text       string // one sentence for a person
 	retryAfter int    // seconds, 0 for none
 	keep       bool   // the connection may persist
+	// termination is the access log's word for it; "": the reason.
+	termination string
 }
 
 // reply sends an answer of our own and reports whether the connection stays.
@@ -49,8 +52,9 @@ func (c *conn) reply(a answer) bool {
 		b = append(b, body...)
 	}
 	c.s.stats.own[a.status/100].Add(1)
-	c.s.observe(a.status, c.now-c.rq.start)
-	if c.write(b) != nil {
+	failed := c.write(b) != nil
+	c.finish(a.status, cmp.Or(a.termination, a.reason))
+	if failed {
 		return false
 	}
 	if !keep {

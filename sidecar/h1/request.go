@@ -5,6 +5,9 @@ import (
 	"errors"
 	"os"
 	"time"
+
+	"outrigger/picker"
+	"outrigger/sidecar/access"
 )
 
 // request is what must be known of a request after its head has gone from the
@@ -23,22 +26,36 @@ type request struct {
 	impatient  bool // the deadline is the client's own
 	tries      int
 	tryEnd     time.Duration // of the try under way; 0: none
+
+	// For the access log.
+	times                times
+	endpoint             *picker.Endpoint // of the last try
+	reused               bool             // its connection
+	finished             bool
+	gotBefore, putBefore int64 // bytes of the connection before this request
+}
+
+// begin makes r the request whose first byte has come.
+func (r *request) begin(c *conn) {
+	*r = request{
+		start: c.now, minor: 1, times: times{access.NotReached, access.NotReached, access.NotReached},
+		gotBefore: c.sock.got - int64(c.in.len()), putBefore: c.sock.put,
+	}
 }
 
 // note takes what is needed later out of the parsed head, and writes the head
 // for the backend. false: the request was answered.
 func (c *conn) note() bool {
 	h := &c.req
-	c.rq = request{
-		start: c.now, minor: h.Minor,
-		head:       string(h.Method) == "HEAD",
-		replayable: c.s.cfg.Retry.replayable(h),
-		keepAlive:  h.KeepAlive,
-		upgrade:    c.s.tunnel != nil && h.tunnels(),
-		expect:     h.Expect && h.Framing != NoBody,
-		json:       h.wants("application/json"),
-		streams:    h.Framing != NoBody,
-	}
+	r := &c.rq
+	r.start, r.minor = c.now, h.Minor
+	r.head = string(h.Method) == "HEAD"
+	r.replayable = c.s.cfg.Retry.replayable(h)
+	r.keepAlive = h.KeepAlive
+	r.upgrade = c.s.tunnel != nil && h.tunnels()
+	r.expect = h.Expect && h.Framing != NoBody
+	r.json = h.wants("application/json")
+	r.streams = h.Framing != NoBody
 	c.alarm.off()
 	if t := c.s.cfg.Timeouts.Request; t > 0 {
 		c.rq.deadline = c.now + t
@@ -159,9 +176,9 @@ func (c *conn) badUpload() step {
 	var pe *ParseError
 	switch {
 	case errors.Is(err, errChunk):
-		c.reply(answer{status: 400, text: err.Error()})
+		c.reply(answer{status: 400, text: err.Error(), termination: "bad_request"})
 	case errors.As(err, &pe):
-		c.reply(answer{status: pe.Status, text: pe.What})
+		c.reply(answer{status: pe.Status, text: pe.What, termination: badRequest(pe.Status)})
 	case os.IsTimeout(err) && c.alarm.struck():
 		c.lastWords()
 		c.reply(answer{status: 408, reason: "body_timeout", text: "the request body took too long"})

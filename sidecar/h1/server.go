@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"outrigger/picker"
+	"outrigger/sidecar/access"
 	"outrigger/sidecar/balance"
 )
 
@@ -62,6 +63,7 @@ type Server struct {
 	log     hclog.Logger
 	tunnel  TunnelFunc
 	observe func(status int, took time.Duration)
+	access  *access.Logger
 	failure [600]bool // by status
 	stats   Stats
 
@@ -80,6 +82,8 @@ type Server struct {
 type Options struct {
 	Log    hclog.Logger
 	Tunnel TunnelFunc
+	// Access writes the access log; nil: there is none.
+	Access *access.Logger
 	// Observe is told the status and duration of every answer; may be nil.
 	Observe func(status int, took time.Duration)
 }
@@ -87,7 +91,7 @@ type Options struct {
 // NewServer returns a server for the balancer's service. cfg must be valid.
 func (e *Engine) NewServer(cfg Config, b *balance.Balancer, o Options) *Server {
 	s := &Server{
-		e: e, cfg: cfg, b: b, log: o.Log, tunnel: o.Tunnel, observe: o.Observe,
+		e: e, cfg: cfg, b: b, log: o.Log, tunnel: o.Tunnel, observe: o.Observe, access: o.Access,
 		slots:   make(chan struct{}, cfg.MaxConns),
 		closing: make(chan struct{}),
 		served:  make(chan struct{}),

@@ -19,6 +19,7 @@ type sock struct {
 	nc   net.Conn
 	raw  syscall.RawConn // nil: not a plain socket
 	bufs *buffers
+	count
 
 	in     *buffer // of the read under way
 	n      int
@@ -76,12 +77,15 @@ func (s *sock) fillPlain(f *buffer) (int, error) {
 	if b := s.held; b != nil {
 		s.held = nil
 		n, err := s.nc.Write(b)
+		s.put += int64(n)
 		if s.wrote = n > 0; err != nil {
 			return 0, err
 		}
 	}
 	s.bufs.attach(f)
-	return f.fill(s.nc)
+	n, err := f.fill(s.nc)
+	s.got += int64(n)
+	return n, err
 }
 
 // hold keeps b to be written at the beginning of the next fill: what answers it
@@ -97,6 +101,7 @@ func (s *sock) sendHeld(fd uintptr) bool {
 		return false // Write will say why
 	}
 	s.wrote = n > 0
+	s.put += int64(n)
 	if s.held = s.held[n:]; len(s.held) > 0 {
 		return false
 	}
@@ -116,6 +121,7 @@ func (s *sock) read(fd uintptr) bool {
 		case 0:
 			s.n, s.rerr = int(n), 0
 			s.in.w += int(n)
+			s.got += int64(n)
 			return true
 		case unix.EINTR:
 		case unix.EAGAIN:
@@ -133,7 +139,9 @@ func (s *sock) read(fd uintptr) bool {
 // Write implements io.Writer.
 func (s *sock) Write(b []byte) (int, error) {
 	if s.raw == nil || len(b) == 0 {
-		return s.nc.Write(b)
+		n, err := s.nc.Write(b)
+		s.put += int64(n)
+		return n, err
 	}
 	s.out, s.werr, s.slow = b, 0, false
 	err := s.raw.Write(s.wr)
@@ -151,6 +159,7 @@ func (s *sock) write(fd uintptr) bool {
 			unix.MSG_NOSIGNAL, 0, 0)
 		switch e {
 		case 0:
+			s.put += int64(n)
 			if s.out = s.out[n:]; len(s.out) == 0 {
 				return true
 			}

@@ -6,8 +6,9 @@ import "net"
 
 // sock reads and writes a connection; sock_linux.go says what it is for.
 type sock struct {
-	nc    net.Conn
-	bufs  *buffers
+	nc   net.Conn
+	bufs *buffers
+	count
 	held  []byte
 	wrote bool // a byte of what was held has gone out
 }
@@ -19,19 +20,26 @@ func (s *sock) fill(f *buffer) (int, error) {
 	if b := s.held; b != nil {
 		s.held = nil
 		n, err := s.nc.Write(b)
+		s.put += int64(n)
 		if s.wrote = n > 0; err != nil {
 			return 0, err
 		}
 	}
 	s.bufs.attach(f)
-	return f.fill(s.nc)
+	n, err := f.fill(s.nc)
+	s.got += int64(n)
+	return n, err
 }
 
 // hold keeps b to be written at the beginning of the next fill.
 func (s *sock) hold(b []byte) { s.held, s.wrote = b, false }
 
 // Write implements io.Writer.
-func (s *sock) Write(b []byte) (int, error) { return s.nc.Write(b) }
+func (s *sock) Write(b []byte) (int, error) {
+	n, err := s.nc.Write(b)
+	s.put += int64(n)
+	return n, err
+}
 
 // waited reports whether the last write may have taken time.
 func (s *sock) waited() bool { return true }
