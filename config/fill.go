@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"outrigger/discovery"
+	"outrigger/sidecar"
 )
 
 // loader gathers what the files say and what is wrong with them.
@@ -305,7 +306,7 @@ func place(at hcl.Range) string {
 func (l *loader) collisions() {
 	seen := map[string]address{}
 	for _, a := range l.addresses {
-		if strings.HasSuffix(a.text, ":0") {
+		if _, socket := sidecar.SocketPath(a.text); !socket && strings.HasSuffix(a.text, ":0") {
 			continue // each takes a port of its own
 		}
 		before, ok := seen[a.text]

@@ -31,6 +31,7 @@ type Config struct {
 	// of an answer, once it has kept us waiting for the idle time-out in all: 0 to
 	// 1000000, 0 is no such rate.
 	MinRate int
+	TLS     TLSConfig // to backends
 }
 
 // Timeouts bound the phases of a request. They are checked by a coarse clock:
@@ -69,6 +70,7 @@ func DefaultConfig() Config {
 		MaxRequests: 0,   // the client is this machine's own app; NGINX's 1000 is there to free its memory
 		MaxBody:     0,   // bodies are streamed: what is too large is the backend's to say
 		MinRate:     240, // Kestrel's; slow enough for any link that works
+		TLS:         DefaultTLSConfig(),
 	}
 }
 
@@ -122,5 +124,5 @@ func (c Config) Validate() error {
 	case l.Headers < 8 || l.Headers > 10000:
 		return fmt.Errorf("limit headers is %d, allowed are 8 to 10000", l.Headers)
 	}
-	return nil
+	return c.TLS.Validate()
 }

@@ -2,12 +2,12 @@ package h1
 
 import (
 	"context"
-	"errors"
 	"net"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"outrigger/picker"
 	"outrigger/sidecar/balance"
@@ -19,9 +19,10 @@ type upstream struct {
 	sock   sock
 	pool   *pool
 	alarm  alarm
-	peek   *peeker
+	tls    *tlsConn // nc if it is by TLS, else nil
+	peek   *peeker  // nil if by TLS
 	in     buffer
-	reused bool   // has carried a request before this one
+	reused bool // has carried a request before this one
 	idleAt time.Duration
 }
 
@@ -30,8 +31,7 @@ type upstream struct {
 type pool struct {
 	e    *Engine
 	cfg  Config
-	addr string
-	dial net.Dialer
+	dial *dialer
 
 	mu      sync.Mutex
 	idle    []*upstream // oldest first
@@ -39,11 +39,11 @@ type pool struct {
 }
 
 // Conns returns what makes the connection store of each endpoint of a service,
-// for balance.Env.
-func (e *Engine) Conns(cfg Config) func(*picker.Endpoint) balance.Conns {
+// for balance.Env. log takes what concerns no single request; nil for none.
+func (e *Engine) Conns(cfg Config, log hclog.Logger) func(*picker.Endpoint) balance.Conns {
+	dialers := newDialers(cfg.TLS, log, e.now)
 	return func(ep *picker.Endpoint) balance.Conns {
-		p := &pool{e: e, cfg: cfg, addr: ep.Addr}
-		p.dial.KeepAlive = 30 * time.Second
+		p := &pool{e: e, cfg: cfg, dial: dialers.to(ep)}
 		e.pools.add(p)
 		return p
 	}
@@ -57,24 +57,37 @@ func (p *pool) get(ctx context.Context, fresh bool, limit time.Duration) (*upstr
 		if u == nil {
 			break
 		}
-		if u.peek.quiet() {
+		if !u.outdated() && u.quiet() {
 			u.reused = true
 			return u, nil
 		}
 		u.close()
 	}
-	dial := p.dial
-	dial.Timeout = max(limit, time.Nanosecond) // 0 would be none
-	nc, err := dial.DialContext(ctx, "tcp", p.addr)
+	nc, err := p.dial.dial(ctx, limit)
 	if err != nil {
 		return nil, err
 	}
-	u := &upstream{nc: nc, pool: p, peek: newPeeker(nc)}
+	u := &upstream{nc: nc, pool: p}
+	if u.tls, _ = nc.(*tlsConn); u.tls == nil {
+		u.peek = newPeeker(nc)
+	}
 	u.sock.init(nc, p.e.bufs)
 	u.alarm.conn = nc
 	p.e.reaper.add(&u.alarm)
 	return u, nil
 }
+
+// quiet reports whether an idle connection is open with nothing to read. If
+// not, it must not carry a request.
+func (u *upstream) quiet() bool {
+	if u.tls != nil {
+		return u.tls.quiet()
+	}
+	return u.peek.quiet()
+}
+
+// outdated reports whether a new connection would be made otherwise.
+func (u *upstream) outdated() bool { return u.tls != nil && u.tls.outdated() }
 
 func (p *pool) pop() *upstream {
 	p.mu.Lock()
@@ -92,8 +105,8 @@ func (p *pool) pop() *upstream {
 // put takes back a connection whose exchange ended cleanly.
 func (u *upstream) put(now time.Duration) {
 	p := u.pool
-	if !u.alarm.off() || u.in.len() > 0 {
-		u.close() // struck, or the backend sent more than it had announced
+	if !u.alarm.off() || u.in.len() > 0 || u.outdated() {
+		u.close() // struck, or the backend sent more than it had announced, or other files are in use
 		return
 	}
 	p.e.bufs.release(&u.in)
@@ -127,15 +140,19 @@ func (p *pool) Retire() {
 	}
 }
 
-// sweep closes connections that have been idle for too long.
+// sweep closes connections that have been idle for too long, or that a change
+// of TLS files has made obsolete.
 func (p *pool) sweep(now time.Duration) {
+	p.dial.sweep()
+	var old []*upstream
 	p.mu.Lock()
-	n := 0
-	for n < len(p.idle) && now-p.idle[n].idleAt >= p.cfg.PoolIdle {
-		n++
-	}
-	old := slices.Clone(p.idle[:n])
-	p.idle = slices.Delete(p.idle, 0, n)
+	p.idle = slices.DeleteFunc(p.idle, func(u *upstream) bool {
+		gone := now-u.idleAt >= p.cfg.PoolIdle || u.outdated()
+		if gone {
+			old = append(old, u)
+		}
+		return gone
+	})
 	p.mu.Unlock()
 	for _, u := range old {
 		u.close()
@@ -170,21 +187,4 @@ func (s *pools) sweep(now time.Duration) {
 	for _, p := range all {
 		p.sweep(now)
 	}
-}
-
-// ourFault reports whether a dial failed for lack of something on this machine.
-func ourFault(err error) bool {
-	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
-}
-
-// nobodyThere reports whether a dial failed in a way that says that nothing
-// listens at the address.
-func nobodyThere(err error) bool {
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) ||
-		errors.Is(err, syscall.ENETUNREACH)
 }

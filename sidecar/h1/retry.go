@@ -134,8 +134,8 @@ func (c *conn) pause(f *failure) bool {
 		most = 0
 	}
 	d := min(f.retryAfter, cfg.RetryAfterMax)
-	if most > 0 {
-		d = max(d, time.Duration(c.s.e.rand(uint32(most/time.Microsecond)))*time.Microsecond)
+	if us := uint32(most / time.Microsecond); us > 0 {
+		d = max(d, time.Duration(c.s.e.rand(us))*time.Microsecond)
 	}
 	if c.rq.deadline > 0 && c.s.e.now()+d >= c.rq.deadline {
 		return false

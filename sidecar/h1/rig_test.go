@@ -52,7 +52,7 @@ func newRig(t testing.TB, cfg Config, bcfg balance.Config, addrs ...string) *rig
 	}
 	go e.Run(ctx)
 	cfg.FailureStatuses = bcfg.Breaker.FailureStatuses
-	env.NewConns = e.Conns(cfg)
+	env.NewConns = e.Conns(cfg, nil)
 	b, err := balance.New(bcfg, env)
 	if err != nil {
 		t.Fatal(err)
