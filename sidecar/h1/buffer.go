@@ -5,38 +5,62 @@ import (
 	"sync"
 )
 
-// bufSize is the size of every buffer, and so the longest head.
-const bufSize = 32 << 10
+const (
+	// bufSize is the size of a buffer, and so the longest head.
+	bufSize = 32 << 10
+	// bigSize is that of a buffer for an answer's body, once it has turned out to
+	// be longer: fewer system calls for the same bytes.
+	bigSize = 128 << 10
+)
 
 // buffer is a window [r, w) of bytes read and not yet used.
 type buffer struct {
-	b    *[bufSize]byte
+	b    []byte // nil, bufSize or bigSize
 	r, w int
+	big  bool // which of them it gets
 }
 
-type buffers struct{ pool sync.Pool }
+type buffers struct{ small, big sync.Pool }
 
 func newBuffers() *buffers {
-	return &buffers{sync.Pool{New: func() any { return new([bufSize]byte) }}}
+	p := &buffers{}
+	p.small.New = func() any { return new([bufSize]byte) }
+	p.big.New = func() any { return new([bigSize]byte) }
+	return p
 }
 
+// attach gives the buffer memory, if it has none.
 func (p *buffers) attach(f *buffer) {
-	if f.b == nil {
-		*f = buffer{b: p.pool.Get().(*[bufSize]byte)}
+	if f.b != nil {
+		return
+	}
+	if f.big {
+		f.b = p.big.Get().(*[bigSize]byte)[:]
+	} else {
+		f.b = p.small.Get().(*[bufSize]byte)[:]
 	}
 }
 
+// release takes its memory back, with whatever is in it.
 func (p *buffers) release(f *buffer) {
-	if f.b != nil {
-		p.pool.Put(f.b)
-		*f = buffer{}
+	switch len(f.b) {
+	case bufSize:
+		p.small.Put((*[bufSize]byte)(f.b))
+	case bigSize:
+		p.big.Put((*[bigSize]byte)(f.b))
+	}
+	*f = buffer{big: f.big}
+}
+
+// resize makes an empty buffer a big one, or a small one.
+func (p *buffers) resize(f *buffer, big bool) {
+	if f.big != big {
+		p.release(f)
+		f.big = big
 	}
 }
 
 func (f *buffer) unread() []byte {
-	if f.b == nil {
-		return nil
-	}
 	return f.b[f.r:f.w]
 }
 
@@ -52,8 +76,8 @@ func (f *buffer) skip(n int) {
 // the end is reached, and only then: slices of unread stay valid as long as
 // there is room behind them.
 func (f *buffer) room() []byte {
-	if f.w == bufSize && f.r > 0 {
-		f.w = copy(f.b[:], f.b[f.r:f.w])
+	if f.w == len(f.b) && f.r > 0 {
+		f.w = copy(f.b, f.b[f.r:f.w])
 		f.r = 0
 	}
 	return f.b[f.w:]
@@ -71,4 +95,4 @@ func (f *buffer) fill(from io.Reader) (int, error) {
 type count struct{ got, put int64 }
 
 // full reports whether fill could read nothing.
-func (f *buffer) full() bool { return f.len() == bufSize }
+func (f *buffer) full() bool { return f.b != nil && f.len() == len(f.b) }

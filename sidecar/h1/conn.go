@@ -230,15 +230,19 @@ func (c *conn) clock() time.Duration {
 	return c.now
 }
 
-// write sends b, at most a buffer's worth, to the client.
+// write sends b to the client, which has its credit for every part of it.
 func (c *conn) write(b []byte) error {
-	c.alarm.set(c.within(c.credit.offer(c.now)))
-	n, err := c.sock.Write(b)
-	if c.sock.waited() {
-		c.clock()
+	for {
+		c.alarm.set(c.within(c.credit.offer(c.now)))
+		n, err := c.sock.writeSome(b)
+		if c.sock.waited() {
+			c.clock()
+		}
+		c.credit.earn(c.now, n)
+		if b = b[n:]; len(b) == 0 || err != nil {
+			return err
+		}
 	}
-	c.credit.earn(c.now, n)
-	return err
 }
 
 // lastWords makes room for an answer that says why, after the connection's

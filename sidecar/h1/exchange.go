@@ -186,8 +186,8 @@ func (c *conn) send(u *upstream) (failure, error) {
 func (c *conn) broke(u *upstream, f failure, err error) (step, failure) {
 	silent := u.in.w == 0 // not a byte of an answer
 	late := u.alarm.struck()
-	uploading := !c.upload.ended()
 	c.upload.stop()
+	uploading := !c.upload.complete
 	present := c.detach()
 	u.close()
 	var pe *ParseError

@@ -151,9 +151,9 @@ func uploaded(t *testing.T, in []byte, h *Head, cuts []byte) (sent []byte) {
 		t.Fatal(err)
 	}
 	body := in[n:]
-	c := &conn{work: &work{}, in: buffer{b: new([bufSize]byte)}}
+	c := &conn{work: &work{}, in: buffer{b: make([]byte, bufSize)}}
 	p := &c.upload
-	p.c, p.out = c, buffer{b: new([bufSize]byte)}
+	p.c, p.out = c, buffer{b: make([]byte, bufSize)}
 	p.reset(h.Framing, h.Length, 0)
 	for i := 0; !p.complete; i++ {
 		if c.in.len() == 0 {

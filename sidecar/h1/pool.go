@@ -110,6 +110,7 @@ func (u *upstream) put(now time.Duration) {
 		return
 	}
 	p.e.bufs.release(&u.in)
+	u.in.big = false
 	u.idleAt = now
 	p.mu.Lock()
 	if p.retired || len(p.idle) >= p.cfg.PoolSize {

@@ -194,6 +194,9 @@ func (c *conn) copyPlain(u *upstream, dst []byte, to Framing) (body, client erro
 		if ended {
 			return nil, nil
 		}
+		if !untilEOF && left > bufSize {
+			c.s.e.bufs.resize(&u.in, true)
+		}
 		if err := c.more(u); err != nil {
 			if !untilEOF || err != io.EOF {
 				return cutErr(err), nil

@@ -137,8 +137,18 @@ func (s *sock) read(fd uintptr) bool {
 }
 
 // Write implements io.Writer.
-func (s *sock) Write(b []byte) (int, error) {
-	if s.raw == nil || len(b) == 0 {
+func (s *sock) Write(b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var k int
+		k, err = s.writeSome(b[n:])
+		n += k
+	}
+	return n, err
+}
+
+// writeSome writes as much of b as the socket takes now, once it takes any.
+func (s *sock) writeSome(b []byte) (int, error) {
+	if s.raw == nil {
 		n, err := s.nc.Write(b)
 		s.put += int64(n)
 		return n, err
@@ -147,6 +157,7 @@ func (s *sock) Write(b []byte) (int, error) {
 	err := s.raw.Write(s.wr)
 	n := len(b) - len(s.out)
 	s.out = nil
+	s.put += int64(n)
 	if err == nil && s.werr != 0 {
 		err = os.NewSyscallError("write", s.werr)
 	}
@@ -154,19 +165,19 @@ func (s *sock) Write(b []byte) (int, error) {
 }
 
 func (s *sock) write(fd uintptr) bool {
-	for {
+	for begun := false; ; {
 		n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(s.out))), uintptr(len(s.out)),
 			unix.MSG_NOSIGNAL, 0, 0)
 		switch e {
 		case 0:
-			s.put += int64(n)
+			begun = true
 			if s.out = s.out[n:]; len(s.out) == 0 {
 				return true
 			}
 		case unix.EINTR:
 		case unix.EAGAIN:
 			s.slow = true
-			return false
+			return begun
 		default:
 			s.werr = e
 			return true

@@ -41,5 +41,8 @@ func (s *sock) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// writeSome writes b.
+func (s *sock) writeSome(b []byte) (int, error) { return s.Write(b) }
+
 // waited reports whether the last write may have taken time.
 func (s *sock) waited() bool { return true }
