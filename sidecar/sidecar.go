@@ -95,7 +95,7 @@ func (sc *Sidecar) Run(ctx context.Context) error {
 		}
 	})
 	for _, s := range sc.services {
-		sc.log.Info("serving", "service", s.cfg.Name, "listen", s.ln.Addr(), "policy", s.cfg.Balance.Picker.Policy)
+		sc.log.Info("serving", "service", s.cfg.Name, "listen", listenText(s.ln.Addr()), "policy", s.cfg.Balance.Picker.Policy)
 		wg.Go(func() { s.run(inner, failed) })
 	}
 	sc.log.Info("admin listener", "addr", sc.admin.Addr())

@@ -122,6 +122,25 @@ func (b *Balancer) Retry(k Key) (Lease, error) {
 	return l, nil
 }
 
+// CanRetry reports whether Retry would likely lease one now: a request that is
+// to pause before its next try should not pause for nothing. Like Retry, it
+// counts a try that the budget forbids.
+func (b *Balancer) CanRetry(k Key) bool {
+	now := b.env.Now()
+	if b.budget.Exhausted(now) {
+		b.budgetSpent.Add(1)
+		return false
+	}
+	s := b.snap.Load()
+	for _, m := range s.ready {
+		if (k.Again || !k.Tried.Has(m.ep)) && m.ep.HasRoom() && !s.vetoes(m, now) &&
+			(s.ignoring || m.br.State(now) != breaker.Open) {
+			return true
+		}
+	}
+	return false
+}
+
 // races bounds how often a pick that somebody else was quicker to take is made
 // again before every endpoint is asked in turn.
 const races = 4

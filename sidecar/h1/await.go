@@ -100,7 +100,7 @@ func (c *conn) goAhead(u *upstream) error {
 // interim passes a 1xx answer on (RFC 9110 section 15.2).
 func (c *conn) interim(u *upstream) error {
 	if c.upload.finished() && !c.rq.expect {
-		u.alarm.set(c.rq.inTry(c.s.e.now(), c.s.cfg.Timeouts.FirstByte))
+		u.alarm.set(c.forHead(c.s.e.now()))
 	}
 	if c.res.Status == 100 {
 		if !c.rq.expect {

@@ -53,19 +53,17 @@ func (c *conn) exchange() bool {
 		if st != stepRetry {
 			return st == stepKeep
 		}
-		if f.leased {
+		if f.status > 0 {
+			reached = f
+		}
+		if f.leased || f.again && c.rq.tries <= c.s.cfg.Retry.Attempts && c.pause(&f) && c.nextTry(&f) {
 			continue
 		}
 		if c.isGone() {
 			c.s.stats.clientGone.Add(1)
 			return false
 		}
-		if f.status > 0 {
-			reached = f
-		}
-		if !f.again || c.rq.tries > c.s.cfg.Retry.Attempts || !c.pause(&f) || !c.nextTry(&f) {
-			return c.fail(&reached, keep)
-		}
+		return c.fail(&reached, keep)
 	}
 }
 
@@ -120,8 +118,17 @@ func (c *conn) try(fresh bool) (step, failure) {
 		return c.broke(u, f, err)
 	}
 	c.rq.times.firstByte = c.now - sentAt
-	if c.another(u, sentAt) {
-		return stepRetry, failure{leased: true}
+	if c.unwanted() {
+		if f, ok := c.another(u, sentAt); ok {
+			return stepRetry, f
+		}
+		if !c.isGone() {
+			return c.relay(u, sentAt)
+		}
+		c.detach()
+		u.close()
+		c.lease.Done(picker.Result{Outcome: c.outcome(c.res.Status), FirstByte: c.rq.times.firstByte, Total: c.rq.times.firstByte})
+		return stepRetry, failure{}
 	}
 	return c.relay(u, sentAt)
 }
@@ -136,6 +143,16 @@ func (r *request) inTry(now, d time.Duration) time.Duration {
 		return r.tryEnd
 	}
 	return at
+}
+
+// forHead is until when the head of the answer may take. A try whose body was
+// streamed has its time from the end of that.
+func (c *conn) forHead(now time.Duration) time.Duration {
+	cfg := &c.s.cfg
+	if c.rq.streams && cfg.Retry.PerTry > 0 {
+		return min(c.rq.within(now, cfg.Timeouts.FirstByte), time.Duration(c.upload.endedAt.Load())+cfg.Retry.PerTry)
+	}
+	return c.rq.inTry(now, cfg.Timeouts.FirstByte)
 }
 
 func (c *conn) dialFailed(err error) (step, failure) {
@@ -228,10 +245,10 @@ func (c *conn) late(uploading bool) failure {
 	switch {
 	case c.overdue():
 		return timedOut("request_timeout", "there was no answer within the request's time")
-	case c.rq.tryEnd > 0 && c.now >= c.rq.tryEnd:
-		return timedOut("try_timeout", "the backend did not answer within the time of a try")
 	case uploading:
 		return timedOut("idle_timeout", "the backend stopped taking the request")
+	case c.s.cfg.Retry.PerTry > 0 && c.forHead(0) <= c.now && c.s.cfg.Retry.PerTry < c.s.cfg.Timeouts.FirstByte:
+		return timedOut("try_timeout", "the backend did not answer within the time of a try")
 	default:
 		return timedOut("first_byte_timeout", "the backend did not answer in time")
 	}

@@ -73,6 +73,9 @@ func (c *conn) relayed(u *upstream, r picker.Result, body, client error, persist
 		reason = "client_gone"
 		c.s.stats.clientGone.Add(1)
 		r.Outcome = picker.Ignore
+	case body != nil && c.rq.impatient && c.overdue():
+		reason = "request_timeout"
+		r.Outcome = picker.Ignore // the client's haste is no fault of the backend
 	case body != nil:
 		reason = c.cutReason(u, body)
 		c.s.stats.aborted.Add(1)

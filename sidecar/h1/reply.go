@@ -24,6 +24,7 @@ type answer struct {
 // reply sends an answer of our own and reports whether the connection stays.
 // The status line's names are net/http's.
 func (c *conn) reply(a answer) bool {
+	c.rq.deadline = 0 // the time that is up must not cut its own announcement
 	keep := a.keep && c.rq.keepAlive && !c.s.draining.Load()
 	body := appendBody(nil, &a, c.rq.json)
 	b := append([]byte("HTTP/1.1 "), strconv.Itoa(a.status)...)

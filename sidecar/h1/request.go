@@ -3,6 +3,7 @@ package h1
 import (
 	"bytes"
 	"errors"
+	"net"
 	"os"
 	"time"
 
@@ -76,7 +77,10 @@ func (c *conn) note() bool {
 	if len(h.Host) == 0 && h.Minor == 0 {
 		// HTTP/1.0 may leave Host out, HTTP/1.1 servers want one: the authority
 		// that the client connected to.
-		h.Host = []byte(c.nc.LocalAddr().String())
+		h.Host = []byte("localhost")
+		if a, ok := c.nc.LocalAddr().(*net.TCPAddr); ok {
+			h.Host = []byte(a.String())
+		}
 	}
 	c.out = h.appendRequest(c.out[:0], c.ip, c.rq.upgrade, c.rq.expect)
 	c.upload.reset(h.Framing, h.Length, c.s.cfg.MaxBody)

@@ -3,6 +3,7 @@ package h1
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"outrigger/picker"
@@ -126,8 +127,13 @@ func (c RetryConfig) status(status int) bool {
 }
 
 // pause waits before the next try, at least for the time that a backend asked
-// for. false: there is no time for another, or the client has left.
+// for. false: there is no endpoint or no time for another, or the client has
+// left.
 func (c *conn) pause(f *failure) bool {
+	c.key.Again = f.stale
+	if !c.s.b.CanRetry(c.key) {
+		return false
+	}
 	cfg := &c.s.cfg.Retry
 	most := min(cfg.Backoff<<(c.rq.tries-1), cfg.BackoffMax)
 	if c.rq.tries == 1 && (f.stale || !f.sent) {
@@ -156,7 +162,6 @@ func (c *conn) pause(f *failure) bool {
 // nextTry leases an endpoint for another try. It may be one that was tried when
 // a kept-alive connection had died: the endpoint itself may be well.
 func (c *conn) nextTry(f *failure) bool {
-	c.key.Again = f.stale
 	l, err := c.s.b.Retry(c.key)
 	if err != nil {
 		return false
@@ -166,33 +171,42 @@ func (c *conn) nextTry(f *failure) bool {
 	return true
 }
 
-// another reports whether the request, whose answer's head is in c.res, is to
-// be sent to another endpoint instead. If so, the answer is thrown away and
-// c.lease is for that one; without another endpoint the client gets the answer.
-func (c *conn) another(u *upstream, sentAt time.Duration) bool {
+// unwanted reports whether the answer whose head is in c.res calls for another
+// try.
+func (c *conn) unwanted() bool {
 	cfg := &c.s.cfg.Retry
-	if !cfg.status(c.res.Status) || c.rq.tries > cfg.Attempts || c.rq.streams || !c.rq.replayable {
-		return false
+	return cfg.status(c.res.Status) && c.rq.tries <= cfg.Attempts && !c.rq.streams && c.rq.replayable
+}
+
+// another leases another endpoint in the place of the one whose answer is
+// unwanted, which is thrown away then. false: there is none, and the client gets
+// the answer.
+func (c *conn) another(u *upstream, sentAt time.Duration) (failure, bool) {
+	f := failure{
+		status: 502, reason: "bad_status", text: "the backend that could be reached failed: it answered " + strconv.Itoa(c.res.Status),
+		sent: true, leased: true, cause: byStatus, retryAfter: c.res.retryAfter(),
 	}
-	f := failure{sent: true, cause: byStatus, retryAfter: c.res.retryAfter()}
 	u.alarm.off()
 	if !c.pause(&f) {
-		return false
+		return f, false
 	}
 	failed, r := c.lease, picker.Result{Outcome: c.outcome(c.res.Status), FirstByte: c.now - sentAt}
 	if !c.nextTry(&f) {
-		return false
+		return f, false
 	}
 	r.Total = r.FirstByte
 	c.detach()
-	if c.res.KeepAlive && (c.res.Framing == NoBody || c.res.Framing == Length && c.res.Length == int64(u.in.len())) {
-		u.in.skip(u.in.len())
+	switch {
+	case c.res.KeepAlive && c.res.Framing == NoBody:
 		u.put(c.now)
-	} else {
+	case c.res.KeepAlive && c.res.Framing == Length && c.res.Length <= int64(u.in.len()):
+		u.in.skip(int(c.res.Length))
+		u.put(c.now)
+	default:
 		u.close()
 	}
 	failed.Done(r)
-	return true
+	return f, true
 }
 
 // retryAfter is the Retry-After of an answer, 0 if there is none or it is a

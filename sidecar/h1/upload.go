@@ -32,6 +32,7 @@ type upload struct {
 	lastPiece atomic.Bool
 	reading   atomic.Bool // it is the client's turn
 	stopping  atomic.Bool // stop has set the deadlines
+	endedAt   atomic.Int64
 
 	// Until the answer begins, the alarms of both connections are the pump's:
 	// only it knows whose turn it is. From then on they are the relay's.
@@ -187,7 +188,9 @@ func (p *upload) run() {
 		}
 	}
 	if p.complete {
-		p.turn(0, c.rq.within(now(), c.s.cfg.Timeouts.FirstByte))
+		at := now()
+		p.endedAt.Store(int64(at))
+		p.turn(0, c.forHead(at))
 	}
 }
 
