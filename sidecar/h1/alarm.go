@@ -65,6 +65,8 @@ type reaper struct {
 	all   []*alarm
 	wake  chan struct{}
 	sweep []func(now time.Duration) // called every second
+	// needed reports whether there is something to sweep without any alarm.
+	needed func() bool
 }
 
 func newReaper(now func() time.Duration) *reaper {
@@ -106,7 +108,7 @@ func (r *reaper) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		now := r.now()
-		if r.strike(now) == 0 {
+		if r.strike(now) == 0 && !r.needed() {
 			tick.Stop()
 			select {
 			case <-ctx.Done():
@@ -125,14 +127,13 @@ func (r *reaper) run(ctx context.Context) {
 func (r *reaper) strike(now time.Duration) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	patience := patienceIn(len(r.all))
 	for _, a := range r.all {
 		if a.owner != nil {
-			a.owner.tick(now)
+			a.owner.tick(now, patience)
 		}
 		if at := a.at.Load(); at > 0 && time.Duration(at) <= now && a.at.CompareAndSwap(at, fired) {
-			if a.owner == nil || !a.owner.expireParked() {
-				_ = a.conn.SetDeadline(longAgo)
-			}
+			_ = a.conn.SetDeadline(longAgo)
 		}
 	}
 	return len(r.all)

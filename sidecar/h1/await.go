@@ -111,7 +111,7 @@ func (c *conn) interim(u *upstream) error {
 	if c.rq.minor == 0 {
 		return nil // HTTP/1.0 knows no interim answers
 	}
-	head := c.res.appendResponse(nil, NoBody, "", false)
+	head := c.s.forward.appendResponse(nil, &c.res, NoBody, "", false)
 	if c.upload.finished() {
 		c.alarm.set(c.within(c.credit.offer(c.clock())))
 		defer c.alarm.off()

@@ -48,10 +48,11 @@ func BenchmarkRewriteRequest(b *testing.B) {
 	if err := h.ParseRequest(benchRequest, DefaultLimits()); err != nil {
 		b.Fatal(err)
 	}
+	f, p := plain(), app()
 	dst := make([]byte, 0, bufSize)
 	b.ReportAllocs()
 	for b.Loop() {
-		dst = h.appendRequest(dst[:0], "127.0.0.1", false, false)
+		dst = f.appendRequest(dst[:0], &h, p, false, false)
 	}
 }
 
@@ -60,10 +61,11 @@ func BenchmarkRewriteResponse(b *testing.B) {
 	if err := h.ParseResponse(benchResponse, DefaultLimits(), false); err != nil {
 		b.Fatal(err)
 	}
+	f := plain()
 	dst := make([]byte, 0, bufSize)
 	b.ReportAllocs()
 	for b.Loop() {
-		dst = h.appendResponse(dst[:0], Length, "", false)
+		dst = f.appendResponse(dst[:0], &h, Length, "", false)
 	}
 }
 

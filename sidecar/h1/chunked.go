@@ -6,16 +6,21 @@ import "errors"
 type chunkState uint8
 
 const (
-	csSize       chunkState = iota // hex digits, none yet
-	csSizeMore                     // hex digits
-	csBlank                        // white space before an extension
-	csExtStart                     // after ";": a name must follow
-	csExt                          // within an extension
-	csQuoted                       // within its quoted value
-	csQuotedPair                   // after a backslash in one
-	csSizeLF                       // after the CR of the size line
-	csData                         // within chunk data
-	csDataCR                       // after it
+	csSize         chunkState = iota // hex digits, none yet
+	csSizeMore                       // hex digits
+	csBlank                          // white space after it: an extension must follow
+	csExtStart                       // after ";": a name must follow
+	csExtName                        // within one
+	csExtNameBlank                   // white space after it: "=" or another extension must follow
+	csExtEq                          // after "=": a value must follow
+	csExtToken                       // within one
+	csQuoted                         // within a quoted one
+	csQuotedPair                     // after a backslash in it
+	csQuotedEnd                      // after its closing quote
+	csExtBlank                       // white space after a value: another extension must follow
+	csSizeLF                         // after the CR of the size line
+	csData                           // within chunk data
+	csDataCR                         // after it
 	csDataLF
 	csTrailer   // at the start of a trailer line
 	csTrailerIn // within one
@@ -71,9 +76,10 @@ func (d *chunkDecoder) decode(b []byte) (n, used int, err error) {
 
 // step takes one byte that is not chunk data.
 func (d *chunkDecoder) step(c byte) error {
-	switch d.state {
-	case csSize, csSizeMore, csBlank, csExtStart, csExt, csQuoted, csQuotedPair:
+	if d.state < csSizeLF {
 		return d.sizeLine(c)
+	}
+	switch d.state {
 	case csSizeLF:
 		if c != '\n' {
 			return errChunk
@@ -108,36 +114,78 @@ func (d *chunkDecoder) sizeLine(c byte) error {
 		if d.overhead++; d.overhead > maxExtTotal {
 			return errChunk
 		}
+		return d.extension(c)
 	}
-	if d.state == csQuoted || d.state == csQuotedPair {
-		return d.quoted(c)
-	}
-	switch {
-	case d.state <= csSizeMore && class[c]&isHex != 0:
+	if class[c]&isHex != 0 {
 		// 15 digits are 2^60: no overflow, and more zeros serve nobody.
 		if d.digits++; d.digits > 15 {
 			return errChunk
 		}
 		d.left, d.state = d.left<<4|int64(unhex(c)), csSizeMore
-	case d.state == csSize || d.state == csExtStart && !(c == ' ' || c == '\t' || class[c]&isToken != 0):
-		return errChunk // no digits, or no name after a semicolon
-	case c == '\r' && (d.state == csSizeMore || d.state == csExt):
+		return nil
+	}
+	if d.state == csSize {
+		return errChunk // no digits
+	}
+	return d.between(c, csBlank)
+}
+
+// between takes a byte where the size line may end, an extension begin, or
+// white space lead to one: then the state is blank.
+func (d *chunkDecoder) between(c byte, blank chunkState) error {
+	switch c {
+	case '\r':
 		d.state = csSizeLF
-	case c == ';' && d.state != csExtStart:
+	case ';':
 		d.state = csExtStart
-	case c == ' ' || c == '\t':
-		if d.state == csSizeMore {
-			d.state = csBlank
-		}
-	case d.state == csExtStart:
-		d.state = csExt
-	case d.state == csExt && c == '"':
-		d.state = csQuoted
-	case d.state == csExt && (c == '=' || class[c]&isToken != 0):
+	case ' ', '\t':
+		d.state = blank
 	default:
 		return errChunk
 	}
 	return nil
+}
+
+// extension takes a byte of
+//
+//	chunk-ext = *( BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ] )
+//
+// (RFC 9112 section 7.1.1). White space is allowed between its parts alone:
+// what ends a line with it, some read on and some do not.
+func (d *chunkDecoder) extension(c byte) error {
+	token, blank := class[c]&isToken != 0, c == ' ' || c == '\t'
+	switch d.state {
+	case csQuoted, csQuotedPair:
+		return d.quoted(c)
+	case csExtStart, csExtEq:
+		switch {
+		case blank:
+		case token:
+			d.state++ // csExtName, csExtToken
+		case c == '"' && d.state == csExtEq:
+			d.state = csQuoted
+		default:
+			return errChunk
+		}
+		return nil
+	case csExtName, csExtToken:
+		if token {
+			return nil
+		}
+	}
+	switch named := d.state == csExtName || d.state == csExtNameBlank; {
+	case c == '=' && named:
+		d.state = csExtEq
+		return nil
+	case c == '\r' && (d.state == csBlank || d.state == csExtNameBlank || d.state == csExtBlank):
+		return errChunk // trailing white space
+	case named:
+		return d.between(c, csExtNameBlank)
+	case d.state == csBlank:
+		return d.between(c, csBlank)
+	default:
+		return d.between(c, csExtBlank)
+	}
 }
 
 func (d *chunkDecoder) quoted(c byte) error {
@@ -149,7 +197,7 @@ func (d *chunkDecoder) quoted(c byte) error {
 	case c == '\\':
 		d.state = csQuotedPair
 	case c == '"':
-		d.state = csExt
+		d.state = csQuotedEnd
 	}
 	return nil
 }
@@ -209,18 +257,34 @@ func splitField(l []byte) (name, value []byte) {
 }
 
 // appendTrailers appends the trailer fields that may pass a proxy: not those
-// that frame, route or authenticate the message (RFC 9110 section 6.5.1).
+// that frame, route, authenticate or modify the message (RFC 9110 section
+// 6.5.1), which somebody behind us might take into the head.
 func (d *chunkDecoder) appendTrailers(dst []byte) []byte {
 	for b := d.trailers; len(b) > 0; {
 		l, rest := line(b)
 		b = rest
-		if name, _ := splitField(l); identify(name) == other && !fold(name, "authorization") &&
-			!fold(name, "cookie") && !fold(name, "set-cookie") && !fold(name, "content-encoding") &&
-			!fold(name, "content-type") && !fold(name, "content-range") {
+		if name, _ := splitField(l); identify(name) == other && !headOnly(name) && !claimsOrigin(name) {
 			dst = append(append(dst, l...), "\r\n"...)
 		}
 	}
 	return dst
+}
+
+// headOnly reports whether a field, not one that the engine knows, has no place
+// in a trailer section: the list is that of RFC 7230 section 4.1.2.
+func headOnly(name []byte) bool {
+	for _, s := range headOnlyNames {
+		if fold(name, s) {
+			return true
+		}
+	}
+	return false
+}
+
+var headOnlyNames = [...]string{ // read-only
+	"age", "authorization", "cache-control", "content-encoding", "content-range", "content-type", "cookie", "expires",
+	"if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "location", "pragma", "range",
+	"retry-after", "set-cookie", "vary", "warning", "www-authenticate",
 }
 
 func unhex(c byte) byte {

@@ -153,7 +153,7 @@ func TestFindHeadInPieces(t *testing.T) {
 // before may be left.
 func TestHeadIsReset(t *testing.T) {
 	var h Head
-	full := lines("POST http://x/y HTTP/1.1", "Host: a", "Connection: close, upgrade, x", "Upgrade: u", "X: 1",
+	full := lines("POST http://x/y HTTP/1.1", "Host: x", "TE: trailers", "Date: d", "Connection: close, upgrade, x", "Upgrade: u", "X: 1",
 		"Content-Length: 3", "Expect: 100-continue")
 	if err := h.ParseRequest([]byte(full), DefaultLimits()); err != nil {
 		t.Fatal(err)
@@ -161,7 +161,7 @@ func TestHeadIsReset(t *testing.T) {
 	if err := h.ParseResponse([]byte(lines("HTTP/1.1 204 No")), DefaultLimits(), false); err != nil {
 		t.Fatal(err)
 	}
-	if got := showResponse(&h); got != `204 "No" 1.1 none keep` || len(h.Headers) != 0 || h.Host != nil || h.Expect {
+	if got := showResponse(&h); got != `204 "No" 1.1 none keep` || len(h.Headers) != 0 || h.Host != nil || h.Expect || h.Trailers || h.has != 0 || h.MaxForwards != -1 {
 		t.Errorf("left over: %s %+v", got, h)
 	}
 }

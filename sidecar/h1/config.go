@@ -32,6 +32,7 @@ type Config struct {
 	// 1000000, 0 is no such rate.
 	MinRate int
 	TLS     TLSConfig // to backends
+	Forward ForwardConfig
 }
 
 // Timeouts bound the phases of a request. They are checked by a coarse clock:
@@ -71,6 +72,7 @@ func DefaultConfig() Config {
 		MaxBody:     0,   // bodies are streamed: what is too large is the backend's to say
 		MinRate:     240, // Kestrel's; slow enough for any link that works
 		TLS:         DefaultTLSConfig(),
+		Forward:     DefaultForwardConfig(),
 	}
 }
 
@@ -124,5 +126,8 @@ func (c Config) Validate() error {
 	case l.Headers < 8 || l.Headers > 10000:
 		return fmt.Errorf("limit headers is %d, allowed are 8 to 10000", l.Headers)
 	}
-	return c.TLS.Validate()
+	if err := c.TLS.Validate(); err != nil {
+		return err
+	}
+	return c.Forward.Validate()
 }

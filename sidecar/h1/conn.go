@@ -20,16 +20,15 @@ type conn struct {
 	s       *Server
 	nc      net.Conn
 	sock    sock
-	ip      string
+	peer    peerInfo
 	alarm   alarm
-	watched watched // the watcher's
+	watched atomic.Uint64 // its number in the watcher, 0: none
 	in      buffer
 	*work   // while it has a request, or a part of one
 
 	now    time.Duration // the engine's clock when it was last read
 	headAt time.Duration // when the first byte of the request came
 	served int           // requests so far
-	parked atomic.Bool   // idle without a goroutine: whoever unsets it owns the connection
 	idleAt atomic.Int64  // since when it waits for a request; 0: in one
 	// nudged tells that the read deadline is in the past only to wake the
 	// goroutine from its wait for a request.
@@ -62,11 +61,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{s: s, nc: nc, now: s.e.now()}
 	c.alarm.conn, c.alarm.owner = nc, c
 	c.sock.init(nc, s.e.bufs)
-	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
-		c.ip = a.IP.String()
-	} else {
-		c.ip = "unknown" // RFC 7239 section 6.2
-	}
+	c.peer = s.forward.peer(nc.RemoteAddr(), nc.LocalAddr())
 	return c
 }
 
@@ -77,9 +72,7 @@ func (c *conn) run() {
 		if p := recover(); p != nil {
 			c.crashed(p)
 		}
-		if !parked { // else it is no longer ours to touch
-			c.end()
-		}
+		c.end(parked)
 	}()
 	for {
 		switch c.readHead() {
@@ -125,16 +118,20 @@ func newWork() any {
 	return w
 }
 
-// end closes the connection and forgets it.
-func (c *conn) end() {
+// end closes the connection and forgets it, or what a parked one has left here.
+func (c *conn) end(parked bool) {
 	e := c.s.e
 	c.hangUp()
-	e.watch.remove(c)
-	e.reaper.remove(&c.alarm)
+	e.reaper.remove(&c.alarm) // from here on nobody has it watched again
+	if !parked {
+		e.watch.remove(c)
+	}
 	_ = c.nc.Close()
 	e.bufs.release(&c.in)
 	c.rest()
-	c.s.ended()
+	if !parked {
+		c.s.ended()
+	}
 }
 
 // crashed keeps a bug met on one connection from taking the others along: the

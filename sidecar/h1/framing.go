@@ -17,6 +17,9 @@ func (h *Head) finishRequest() error {
 	if h.Minor == 0 {
 		h.Expect = false // RFC 9110 section 10.1.1: ignored from HTTP/1.0
 	}
+	if h.has&(1<<fTE) != 0 && h.Minor > 0 {
+		h.Trailers = h.takesTrailers()
+	}
 	if err := h.target(); err != nil {
 		return err
 	}
@@ -36,12 +39,7 @@ func (h *Head) target() error {
 			return bad("the target * goes with OPTIONS alone")
 		}
 	default:
-		if err := h.absolute(t); err != nil {
-			return err
-		}
-		if h.Minor == 0 {
-			return nil
-		}
+		return h.absolute(t)
 	}
 	if h.Host == nil && h.Minor > 0 {
 		return bad("no Host")
@@ -54,18 +52,27 @@ func (h *Head) absolute(t []byte) error {
 	if i < 0 || !(fold(t[:i], "http") || fold(t[:i], "https")) {
 		return bad("the request target is neither a path nor an http URL")
 	}
+	port := ":80"
+	if i == len("https") {
+		port = ":443"
+	}
 	t = t[i+3:]
 	end := bytes.IndexAny(t, "/?")
 	if end < 0 {
 		end = len(t)
 	}
-	if end == 0 || !hostOK(t[:end]) {
+	if end == 0 || !hostOK(t[:end]) { // user information is refused too: RFC 9110 section 4.2.4
 		return bad("the authority of the request target is not a host and port")
 	}
 	if h.Host == nil && h.Minor > 0 {
 		return bad("no Host")
 	}
-	// RFC 9112 section 3.2.2: the target's authority wins over the Host field.
+	// RFC 9112 section 3.2 has clients send the same in both. Whoever does not
+	// may hope that we look at one and somebody behind us at the other.
+	if h.Host != nil && !sameAuthority(h.Host, t[:end], port) {
+		return bad("the Host is not that of the request target")
+	}
+	// Section 3.2.2: the target's authority replaces the Host field.
 	h.Host, h.Target = t[:end], t[end:]
 	switch {
 	case len(h.Target) > 0 && h.Target[0] == '?':
@@ -76,6 +83,31 @@ func (h *Head) absolute(t []byte) error {
 		}
 	}
 	return nil
+}
+
+// sameAuthority reports whether two authorities, both hostOK, differ at most in
+// case and in naming the scheme's own port (RFC 9110 section 4.2.3).
+func sameAuthority(a, b []byte, port string) bool {
+	return bytes.EqualFold(withoutPort(a, port), withoutPort(b, port))
+}
+
+// withoutPort cuts the given port, or an empty one, off an authority.
+func withoutPort(a []byte, port string) []byte {
+	if n := len(a) - len(port); n > 0 && string(a[n:]) == port {
+		return a[:n]
+	}
+	return bytes.TrimSuffix(a, []byte(":"))
+}
+
+// takesTrailers reports whether TE has the word trailers (RFC 9110 section
+// 10.1.4). A weight is of transfer codings; trailers has none.
+func (h *Head) takesTrailers() bool {
+	for i := range h.Headers {
+		if f := &h.Headers[i]; f.id == fTE && !eachElement(f.Value, func(e []byte) bool { return !fold(e, "trailers") }) {
+			return true
+		}
+	}
+	return false
 }
 
 // finishResponse settles what depends on several fields of a response.
@@ -113,6 +145,10 @@ const maxNamed = 32
 // connection reads the Connection fields: persistence, upgrade, and the names
 // of fields that end at this hop.
 func (h *Head) connection() error {
+	if h.has&(1<<fConnection) == 0 {
+		h.KeepAlive = h.Minor > 0
+		return nil
+	}
 	closes, keeps, upgrades, named := false, false, false, 0
 	for i := range h.Headers {
 		if h.Headers[i].id != fConnection {
@@ -143,19 +179,30 @@ func (h *Head) connection() error {
 		return nil
 	}
 	for i := range h.Headers {
-		if h.Headers[i].id == fUpgrade && h.Upgrade == nil {
-			h.Upgrade = h.Headers[i].Value
+		if f := &h.Headers[i]; f.id == fUpgrade && h.Upgrade == nil && protocols(f.Value) {
+			h.Upgrade = f.Value
 		}
 	}
 	return nil
 }
 
+// protocols reports whether v is a list, not empty, of names with or without a
+// version (RFC 9110 section 7.8). Anything else asks for no upgrade.
+func protocols(v []byte) bool {
+	some := false
+	return eachElement(v, func(e []byte) bool {
+		some = true
+		name, version, versioned := bytes.Cut(e, []byte("/"))
+		return len(name) > 0 && all(name, isToken) && all(version, isToken) && versioned == (len(version) > 0)
+	}) && some
+}
+
 // nominate marks the fields of that name to be dropped. Those that frame or
-// route the message are not a sender's to take away.
+// route the message, or bound its way, are not a sender's to take away.
 func (h *Head) nominate(name []byte) {
 	for i := range h.Headers {
 		f := &h.Headers[i]
-		if f.id == fHost || f.id == fContentLength || f.id == fTransferEncoding {
+		if f.id == fHost || f.id == fContentLength || f.id == fTransferEncoding || f.id == fMaxForwards {
 			continue
 		}
 		if bytes.EqualFold(f.Name, name) {

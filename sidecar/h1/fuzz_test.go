@@ -13,7 +13,8 @@ import (
 
 var requestSeeds = []string{
 	get(), get("X: y", "Connection: close"), lines("GET / HTTP/1.0"), lines("OPTIONS * HTTP/1.1", "Host: a"),
-	lines("GET http://b:80/c?d=%20 HTTP/1.1", "Host: a"), lines("GET http://[::1]?c HTTP/1.1", "Host: [::1]:8"),
+	lines("GET http://b:80/c?d=%20 HTTP/1.1", "Host: b"), lines("GET http://[::1]?c HTTP/1.1", "Host: [::1]"),
+	lines("OPTIONS * HTTP/1.1", "Host: a", "Max-Forwards: 3", "TE: trailers", "Connection: TE"), get("X:y", "Y: z ", "Z:\ta"),
 	post("Content-Length: 3") + "abcGET", post("Transfer-Encoding: chunked") + "3;a=\"b\"\r\nabc\r\n0\r\nX: y\r\n\r\nGET",
 	post("Expect: 100-continue", "Content-Length: 1") + "x", get("Connection: upgrade, x", "Upgrade: websocket", "X: y"),
 	get("Pragma: no-cache", "Trailer: X", "Via: a", "X-Forwarded-For: b", "Accept: application/json"),
@@ -129,7 +130,7 @@ func checkForward(t *testing.T, in []byte, m *message, cuts []byte, upgrade, exp
 	t.Helper()
 	h := &m.head
 	upgrade, expect = upgrade && h.tunnels(), expect && h.Expect && h.Framing != NoBody
-	out := h.appendRequest(nil, "10.0.0.1", upgrade, expect)
+	out := plain().appendRequest(nil, h, app(), upgrade, expect)
 	out = append(out, uploaded(t, in, h, cuts)...)
 	again, err := readRequest(out, Limits{Line: 1 << 20, Head: 1 << 20, Headers: 1 << 20})
 	if err != nil {
@@ -185,12 +186,20 @@ func changed(was, is *message, upgrade, expect bool) string {
 	if a.Framing != b.Framing || a.Length != b.Length || !bytes.Equal(was.body, is.body) || len(is.rest) > 0 {
 		return "framing or body"
 	}
+	if b.Trailers != (a.Trailers && !upgrade) || b.MaxForwards != max(-1, min(a.MaxForwards, max(0, a.MaxForwards-1))) {
+		return "trailers or forwards"
+	}
 	if b.Minor != 1 || !b.KeepAlive || (b.Upgrade != nil) != upgrade || b.Expect != expect {
 		return "version, persistence, upgrade or expectation"
 	}
 	var fields []string
 	for i := range a.Headers {
-		if f := &a.Headers[i]; !f.drop && (f.id == other || f.id == fAccept || f.id == fTrailer) {
+		switch f := &a.Headers[i]; f.id {
+		case fHost, fConnection, fContentLength, fTransferEncoding, fUpgrade, fExpect, fTE, fVia, fForwardedFor, fHop:
+		default:
+			if f.drop {
+				continue
+			}
 			fields = append(fields, fmt.Sprintf("%s: %s", f.Name, f.Value))
 		}
 	}
@@ -201,15 +210,16 @@ func changed(was, is *message, upgrade, expect bool) string {
 		case fContentLength, fTransferEncoding:
 			framings++
 		case fHost, fVia, fForwardedFor:
-		case fConnection, fUpgrade:
-			if !upgrade {
-				return "a hop-by-hop field: " + string(f.Name)
-			}
-		case fExpect, fTE, fHop:
-			if f.id != fExpect || !expect {
+		case fConnection, fUpgrade, fTE, fExpect, fHop:
+			ours := upgrade && (f.id == fConnection || f.id == fUpgrade) || expect && f.id == fExpect ||
+				b.Trailers && (f.id == fConnection || f.id == fTE)
+			if !ours {
 				return "a hop-by-hop field: " + string(f.Name)
 			}
 		default:
+			if f.id == fMaxForwards && b.MaxForwards >= 0 {
+				continue
+			}
 			s := fmt.Sprintf("%s: %s", f.Name, f.Value)
 			i := slices.Index(fields, s)
 			if i != 0 {
@@ -255,7 +265,7 @@ func checkForwardResponse(t *testing.T, in []byte, m *message, head, old, keep b
 		c.rq.minor = 0
 	}
 	to, connection := c.clientFraming()
-	out := m.head.appendResponse(nil, to, connection, false)
+	out := plain().appendResponse(nil, &m.head, to, connection, false)
 	switch to {
 	case Chunked:
 		out = append(append(appendChunk(out, m.body), "0\r\n"...), "\r\n"...)

@@ -3,21 +3,35 @@ package h1
 import (
 	"errors"
 	"os"
+	"runtime/debug"
 	"time"
 )
 
-// parkAfter is how long a connection waits for its next request with a
-// goroutine of its own, which costs the least when the request comes soon.
-// After that it is parked: most connections of most clients rest most of the
-// time, and a stack for each is most of what they cost.
-const parkAfter = 500 * time.Millisecond
+// A connection waits for its next request with a goroutine of its own, which
+// costs the least when the request comes soon. After parkAfter it is parked:
+// most connections of most clients rest most of the time, and a stack for each
+// is most of what they cost. In a crowd that is sooner, down to parkSoonest, for
+// the runtime keeps for good some of what its largest crowd needed.
+const (
+	parkAfter   = time.Second
+	parkSoonest = 2 * reapEvery
+	crowd       = 256
+)
+
+// patienceIn is how long a connection among n waits before it is parked.
+func patienceIn(n int) time.Duration {
+	if n <= crowd {
+		return parkAfter
+	}
+	return max(parkSoonest, parkAfter*crowd/time.Duration(n))
+}
 
 // tick is called by the reaper.
-func (c *conn) tick(now time.Duration) {
+func (c *conn) tick(now, patience time.Duration) {
 	switch at := time.Duration(c.idleAt.Load()); {
 	case at == 0:
 		c.s.e.watch.hangUp(c)
-	case canPark && now-at >= parkAfter && !c.parked.Load():
+	case canPark && now-at >= patience:
 		c.nudge()
 	}
 }
@@ -72,48 +86,43 @@ func (c *conn) rouse() headState {
 		}
 		return headMore
 	}
-	if idle >= parkAfter && c.s.e.watch.park(c) {
+	if idle >= parkSoonest && c.s.e.watch.park(c) {
 		return headParked
 	}
 	return headMore
 }
 
-// claim makes the caller the owner of a parked connection.
-func (c *conn) claim() bool { return c.parked.CompareAndSwap(true, false) }
-
-// wake is called by the watcher when a parked connection can be read.
-func (c *conn) wake() {
-	if c.claim() {
-		c.s.e.crew.run(c)
-	}
+// giver gives the memory that parked connections no longer need back to the
+// system when many have been parked: the runtime alone would keep the stacks of
+// a rush for minutes.
+type giver struct {
+	known int // how many were parked at the last release, or fewer since
+	at    time.Duration
 }
 
-// expireParked ends the connection if it is parked. Called by the reaper, whose
-// lock end needs.
-func (c *conn) expireParked() bool {
-	if !c.claim() {
-		return false
+const (
+	manyParked   = 500             // a collection is worth the memory of so many
+	releaseEvery = 2 * time.Second // and costs milliseconds
+)
+
+// sweep is called about once a second, by one goroutine.
+func (g *giver) sweep(now time.Duration, parked int) {
+	if g.known = min(g.known, parked); parked-g.known < manyParked || now-g.at < releaseEvery {
+		return
 	}
-	go c.end()
-	return true
+	g.known, g.at = parked, now
+	go debug.FreeOSMemory()
 }
 
 // closeIdle ends a connection that has waited for a request for idleGrace.
 func (c *conn) closeIdle(now time.Duration) {
-	if at := time.Duration(c.idleAt.Load()); at == 0 || now-at < idleGrace {
-		return
+	if at := time.Duration(c.idleAt.Load()); at != 0 && now-at >= idleGrace {
+		c.nudge()
 	}
-	if c.claim() {
-		c.s.e.crew.run(c) // which will find out, and not lose a request that has come
-		return
-	}
-	c.nudge()
 }
 
 // cut ends the connection at once, tunnels too.
 func (c *conn) cut() {
 	c.hangUp()
-	if !c.expireParked() {
-		_ = c.nc.Close()
-	}
+	_ = c.nc.Close()
 }

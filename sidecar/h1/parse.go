@@ -2,6 +2,7 @@ package h1
 
 import (
 	"bytes"
+	"math"
 	"net/netip"
 	"unsafe"
 )
@@ -9,8 +10,9 @@ import (
 // Header is one field line. Its slices point into the parsed buffer.
 type Header struct {
 	Name, Value []byte
+	line        uint16 // length of the line if it came as "Name: Value CRLF", else 0
 	id          field
-	drop        bool // named in Connection
+	drop        bool // not forwarded: named in Connection, or not to be passed on
 }
 
 // Framing says how a message's body ends (RFC 9112 section 6.3).
@@ -38,6 +40,10 @@ type Head struct {
 	KeepAlive      bool   // the sender lets the connection persist
 	Upgrade        []byte // protocol asked for or agreed to, nil without "Connection: upgrade"
 	Expect         bool   // 100-continue
+	Trailers       bool   // the sender of a request takes trailers: "TE: trailers"
+	MaxForwards    int    // of TRACE and OPTIONS, -1 when absent (RFC 9110 section 7.6.2)
+
+	has uint32 // bit by field: it came, if perhaps to be dropped
 }
 
 // ParseError is a head or body that is invalid, ambiguous or too large.
@@ -127,7 +133,7 @@ func (h *Head) ParseResponse(b []byte, lim Limits, head bool) error {
 }
 
 func (h *Head) reset() {
-	*h = Head{Headers: h.Headers[:0], Length: -1}
+	*h = Head{Headers: h.Headers[:0], Length: -1, MaxForwards: -1}
 }
 
 func (h *Head) requestLine(l []byte) error {
@@ -218,7 +224,11 @@ func (h *Head) fields(b []byte, lim Limits, response bool) error {
 			return bad("a header value has control characters")
 		}
 		f := Header{Name: l[:i], Value: value, id: identify(l[:i])}
+		if i+2+len(value) == len(l) && l[i+1] == ' ' && len(l)+2 <= math.MaxUint16 {
+			f.line = uint16(len(l) + 2)
+		}
 		if f.id != other {
+			h.has |= 1 << f.id
 			if err := h.note(&f, response); err != nil {
 				return err
 			}
@@ -268,9 +278,37 @@ func (h *Head) note(f *Header, response bool) error {
 			return &ParseError{417, "an expectation other than 100-continue"}
 		}
 		h.Expect = true
+	case fMaxForwards:
+		return h.maxForwards(f, response)
 	}
 	return nil
 }
+
+// maxForwards notes how many more hops a TRACE or OPTIONS may take. Elsewhere
+// the field means nothing (RFC 9110 section 7.6.2).
+func (h *Head) maxForwards(f *Header, response bool) error {
+	if m := string(h.Method); response || m != "TRACE" && m != "OPTIONS" {
+		return nil
+	}
+	if h.MaxForwards >= 0 {
+		return bad("more than one Max-Forwards")
+	}
+	if len(f.Value) == 0 {
+		return bad("the Max-Forwards is not a number")
+	}
+	n := 0
+	for _, c := range f.Value {
+		if c < '0' || c > '9' {
+			return bad("the Max-Forwards is not a number")
+		}
+		n = min(n*10+int(c-'0'), mostForwards)
+	}
+	h.MaxForwards, f.drop = n, true // written anew
+	return nil
+}
+
+// mostForwards is the most that is passed on, as section 7.6.2 allows.
+const mostForwards = 1 << 20
 
 // decimal reads 1 to 18 digits and nothing else (RFC 9110 section 8.6): no
 // sign, no blank, no list, and no overflow.

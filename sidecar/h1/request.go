@@ -82,7 +82,7 @@ func (c *conn) note() bool {
 			h.Host = []byte(a.String())
 		}
 	}
-	c.out = h.appendRequest(c.out[:0], c.ip, c.rq.upgrade, c.rq.expect)
+	c.out = c.s.forward.appendRequest(c.out[:0], h, &c.peer, c.rq.upgrade, c.rq.expect)
 	c.upload.reset(h.Framing, h.Length, c.s.cfg.MaxBody)
 	return true
 }

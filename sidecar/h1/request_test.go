@@ -1,6 +1,7 @@
 package h1
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -74,6 +75,8 @@ func TestRequestLine(t *testing.T) {
 
 func TestTarget(t *testing.T) {
 	target := func(s string) string { return lines("GET "+s+" HTTP/1.1", "Host: a") }
+	// at is a request with that target and Host.
+	at := func(s, host string) string { return lines("GET "+s+" HTTP/1.1", "Host: "+host) }
 	ok := func(s, host string) string { return "GET " + s + " 1.1 host=" + host + " none keep" }
 	runRequests(t, []row{
 		{"3.2.1", target("/a/b?c=d&e"), ok("/a/b?c=d&e", "a")},
@@ -94,17 +97,39 @@ func TestTarget(t *testing.T) {
 		{"3.2", target("/%4"), "400"},
 		{"3.2", target("/%g0"), "400"},
 		{"3.2", target("/?%zz"), "400"},
-		{"3.2.2", target("http://b/c?d"), ok("/c?d", "b")}, // wins over Host
-		{"3.2.2", target("http://b:81/"), ok("/", "b:81")},
-		{"3.2.2", target("HTTPS://b/"), ok("/", "b")},
-		{"3.2.2", target("http://b"), ok("/", "b")},
-		{"3.2.1", target("http://b?c"), ok("/?c", "b")},
-		{"3.2.2", target("http://[::1]:8/x"), ok("/x", "[::1]:8")},
+		{"3.2.2", at("http://b/c?d", "b"), ok("/c?d", "b")},
+		{"3.2.2", at("http://b:81/", "b:81"), ok("/", "b:81")},
+		{"3.2.2", at("HTTPS://b/", "b"), ok("/", "b")},
+		{"3.2.2", at("http://b", "b"), ok("/", "b")},
+		{"3.2.1", at("http://b?c", "b"), ok("/?c", "b")},
+		{"3.2.2", at("http://[::1]:8/x", "[::1]:8"), ok("/x", "[::1]:8")},
+		// Host and target must name the same. Section 3.2.2 has the target win and
+		// Host replaced; to refuse is as good, and leaves nobody fooled.
+		{"3.2", at("http://b/", "a"), "400"},
+		{"3.2", at("http://b/", ""), "400"},
+		{"3.2", at("http://b/", "b:81"), "400"},
+		{"3.2", at("http://b:81/", "b"), "400"},
+		{"3.2", at("http://b/", "b:443"), "400"},
+		{"3.2", at("https://b/", "b:80"), "400"},
+		{"3.2", at("http://[::1]/", "[::2]"), "400"},
+		{"3.2", lines("GET http://b/ HTTP/1.0", "Host: a"), "400"},
+		{"9110-4.2.3", at("http://B.example/", "b.EXAMPLE"), ok("/", "B.example")},
+		{"9110-4.2.3", at("http://b/", "b:80"), ok("/", "b")},
+		{"9110-4.2.3", at("http://b:80/", "b"), ok("/", "b:80")},
+		{"9110-4.2.3", at("http://b:/", "b:80"), ok("/", "b:")},
+		{"9110-4.2.3", at("https://b:443/", "b"), ok("/", "b:443")},
+		{"9110-4.2.3", at("http://[::1]/", "[::1]:80"), ok("/", "[::1]")},
+		{"3.2.2", lines("GET http://b/ HTTP/1.0", "Host: b"), "GET / 1.0 host=b none"},
 		{"3.2.2", target("http://"), "400"},
 		{"3.2.2", target("http:///x"), "400"},
 		{"9110-4.2.1", target("http://:80/x"), "400"}, // an empty host must be rejected
 		{"9110-4.2.4", target("http://u:p@b/"), "400"},
 		{"9110-4.2.4", target("http://u@b/"), "400"},
+		{"9110-4.2.4", at("http://u@b/", "u@b"), "400"},
+		{"9110-4.2.4", at("http://u@b/", "b"), "400"},
+		{"9110-4.2.4", at("http://@b/", "b"), "400"},
+		{"3.2", at("http://b/#c", "b"), "400"},
+		{"3.2", at("http://b#c", "b"), "400"},
 		{"3.2.2", target("http://b:x/"), "400"},
 		{"3.2.2", target("http://b:123456/"), "400"},
 		{"3.2.2", target("http://[::1/"), "400"},
@@ -117,8 +142,8 @@ func TestTarget(t *testing.T) {
 		{"3.2.3", lines("CONNECT b:80 HTTP/1.1", "Host: b:80"), "501"},
 		{"3.2.3", lines("CONNECT / HTTP/1.1", "Host: b:80"), "501"},
 		{"3.2.4", lines("OPTIONS * HTTP/1.1", "Host: a"), "OPTIONS * 1.1 host=a none keep"},
-		{"3.2.4", lines("OPTIONS http://b HTTP/1.1", "Host: a"), "OPTIONS * 1.1 host=b none keep"},
-		{"3.2.4", lines("OPTIONS http://b/ HTTP/1.1", "Host: a"), "OPTIONS / 1.1 host=b none keep"},
+		{"3.2.4", lines("OPTIONS http://b HTTP/1.1", "Host: b"), "OPTIONS * 1.1 host=b none keep"},
+		{"3.2.4", lines("OPTIONS http://b/ HTTP/1.1", "Host: b"), "OPTIONS / 1.1 host=b none keep"},
 		{"3.2.4", target("*"), "400"},
 		{"3.2.4", lines("OPTIONS ** HTTP/1.1", "Host: a"), "400"},
 	})
@@ -252,6 +277,7 @@ func TestRequestTransferEncoding(t *testing.T) {
 		{"6.1", te(" chunked, gzip"), "501"},
 		{"6.1", te(" chunked, chunked"), "501"},
 		{"6.1", te(" chunked", " chunked"), "501"},
+		{"6.1", te(" chunked", " CHUNKED"), "501"},
 		{"6.1", te(" identity"), "501"},
 		{"6.1", te(" identity", " chunked"), "501"},
 		{"6.1", te(" chunked", " identity"), "501"},
@@ -299,10 +325,99 @@ func TestPersistenceAndExpect(t *testing.T) {
 		{"9110-10.1.1", post("Expect: 200-ok"), "417"},
 		{"9110-10.1.1", post("Expect:"), "417"},
 		{"9110-7.8", get("Connection: upgrade", "Upgrade: websocket"), "GET / 1.1 host=a none keep upgrade=websocket"},
+		{"9110-7.8", get("Connection: upgrade", "Upgrade: websocket/13, u"), "GET / 1.1 host=a none keep upgrade=websocket/13, u"},
+		{"9110-7.8", get("Connection: upgrade", "Upgrade:", "Upgrade: u"), "GET / 1.1 host=a none keep upgrade=u"},
+		{"9110-7.8", get("Connection: upgrade", "Upgrade:"), plainGet},
+		{"9110-7.8", get("Connection: upgrade", "Upgrade: , ,"), plainGet},
+		{"9110-7.8", get("Connection: upgrade", "Upgrade: /1"), plainGet},
+		{"9110-7.8", get("Connection: upgrade", "Upgrade: u/"), plainGet},
+		{"9110-7.8", get("Connection: upgrade", "Upgrade: u/1/2"), plainGet},
+		{"9110-7.8", get("Connection: upgrade", "Upgrade: u v"), plainGet},
+		{"9110-7.8", get("Connection: upgrade", "Upgrade: \"u\""), plainGet},
 		{"9110-7.8", get("Upgrade: websocket"), plainGet},
 		{"9110-7.8", get("Connection: upgrade"), plainGet},
 		{"9110-7.8", old("Connection: upgrade", "Upgrade: websocket"), "GET / 1.0 host=a none"},
 	})
+}
+
+// Max-Forwards counts for TRACE and OPTIONS alone (RFC 9110 section 7.6.2).
+func TestMaxForwards(t *testing.T) {
+	show := func(h *Head) string { return fmt.Sprint(h.MaxForwards) }
+	for _, r := range []struct {
+		method string
+		fields []string
+		want   string
+	}{
+		{"TRACE", nil, "-1"},
+		{"TRACE", []string{"Max-Forwards: 0"}, "0"},
+		{"OPTIONS", []string{"mAX-fORWARDS: 10"}, "10"},
+		{"OPTIONS", []string{"Max-Forwards: 007"}, "7"},
+		{"OPTIONS", []string{"Max-Forwards: 99999999999999999999999999999999"}, fmt.Sprint(mostForwards)},
+		{"OPTIONS", []string{"Max-Forwards:"}, "400"},
+		{"OPTIONS", []string{"Max-Forwards: -1"}, "400"},
+		{"OPTIONS", []string{"Max-Forwards: +1"}, "400"},
+		{"OPTIONS", []string{"Max-Forwards: 1, 1"}, "400"},
+		{"OPTIONS", []string{"Max-Forwards: 1x"}, "400"},
+		{"TRACE", []string{"Max-Forwards: 1", "Max-Forwards: 1"}, "400"},
+		{"GET", []string{"Max-Forwards: 1"}, "-1"},
+		{"GET", []string{"Max-Forwards: x", "Max-Forwards: y"}, "-1"},
+		{"trace", []string{"Max-Forwards: x"}, "-1"}, // another method, as methods are case-sensitive
+	} {
+		in := lines(append([]string{r.method + " / HTTP/1.1", "Host: a"}, r.fields...)...)
+		m, err := readRequest([]byte(in), DefaultLimits())
+		if got := outcome(m, err, show); got != r.want+" " && got != r.want {
+			t.Errorf("%q: %s, want %s (%v)", in, got, r.want, err)
+		}
+	}
+}
+
+// What of Accept makes our own answers JSON (RFC 9110 section 12.5.1).
+func TestWantsJSON(t *testing.T) {
+	for _, r := range []struct {
+		accept []string
+		want   bool
+	}{
+		{nil, false},
+		{[]string{""}, false},
+		{[]string{"*/*"}, false}, // plain text will do
+		{[]string{"application/*"}, false},
+		{[]string{"application/json"}, true},
+		{[]string{"Application/JSON"}, true},
+		{[]string{"application/json;charset=utf-8"}, true},
+		{[]string{"application/json, text/plain, */*"}, true}, // axios
+		{[]string{"text/html", "application/json"}, true},
+		{[]string{"application/json;q=0"}, false},
+		{[]string{"application/json;q=0.000"}, false},
+		{[]string{"application/json;q=0.001"}, true},
+		{[]string{"application/json; q=0, */*"}, false},
+		{[]string{"application/json;q=0.5, text/plain"}, false},
+		{[]string{"application/json;q=0.5, text/plain;q=0.5"}, true},
+		{[]string{"application/json;q=0.5, text/plain;q=0.51"}, false},
+		{[]string{"text/plain;q=0.4, application/json ; Q=0.5"}, true},
+		{[]string{"application/json;q=0.5, */*"}, false},
+		{[]string{"application/json;q=0.5, */*;q=0.1"}, true},
+		{[]string{"application/json;q=0.5, text/*;q=0.9, text/plain;q=0.1"}, true}, // the closest range counts
+		{[]string{"text/plain;q=0.1, text/*;q=0.9, application/json;q=0.5, */*"}, true},
+		{[]string{"application/json;q=0.5, */*;q=0.1, text/*"}, false},
+		{[]string{"application/json;q=x"}, false},
+		{[]string{"application/json;q=2"}, false},
+		{[]string{"application/json;q=0.0001"}, false},
+		{[]string{"application/json;q="}, false},
+		{[]string{"application/jsonp"}, false},
+		{[]string{"application/problem+json"}, false},
+	} {
+		var fields []string
+		for _, a := range r.accept {
+			fields = append(fields, "Accept: "+a)
+		}
+		m, err := readRequest([]byte(get(fields...)), DefaultLimits())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.head.wants("application/json"); got != r.want {
+			t.Errorf("Accept %q: %v", r.accept, got)
+		}
+	}
 }
 
 func TestLimits(t *testing.T) {

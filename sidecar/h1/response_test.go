@@ -70,6 +70,12 @@ func TestResponseFraming(t *testing.T) {
 		{"6.3", res("100 Continue") + "a", `100 "Continue" 1.1 none keep +1`},
 		{"6.3", res("103 Early", "Link: </a>"), `103 "Early" 1.1 none keep`},
 		{"9110-7.8", res("101 Switch", "Connection: upgrade", "Upgrade: u") + "a", `101 "Switch" 1.1 none keep upgrade=u +1`},
+		// 205 may have no content either, but is framed like any other answer.
+		{"9110-15.3.6", res("205 R", "Content-Length: 0") + "a", `205 "R" 1.1 none keep +1`},
+		{"9110-15.3.6", res("205 R", "Content-Length: 1") + "ab", `205 "R" 1.1 length=1 keep "a" +1`},
+		{"9110-15.3.6", res("205 R", "Transfer-Encoding: chunked") + "0\r\n\r\na", `205 "R" 1.1 chunked keep "" +1`},
+		{"9110-7.8", lines("HTTP/1.0 101 Switch", "Connection: upgrade", "Upgrade: u"), `101 "Switch" 1.0 none`},
+		{"9110-7.8", res("101 Switch", "Connection: upgrade", "Upgrade:"), `101 "Switch" 1.1 none keep`},
 		{"9110-8.6", res("204 No", "Content-Length: 0"), `204 "No" 1.1 none keep`}, // forbidden, harmless, common
 		{"9110-8.6", res("204 No", "Content-Length: 3") + "abc", "400"},
 		{"9110-8.6", res("103 Early", "Content-Length: 3") + "abc", "400"},

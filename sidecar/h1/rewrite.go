@@ -8,20 +8,23 @@ import (
 // via is what this proxy adds to Via (RFC 9110 section 7.6.3).
 const viaName = "outrigger"
 
-// appendRequest appends the head to send to the backend. The caller has made
-// up its mind about upgrade and expect; clientIP goes to X-Forwarded-For.
-func (h *Head) appendRequest(dst []byte, clientIP string, upgrade, expect bool) []byte {
-	dst = append(append(dst, h.Method...), ' ')
-	dst = append(append(dst, h.Target...), " HTTP/1.1\r\nHost: "...)
-	dst = append(append(dst, h.Host...), '\r', '\n')
-	dst = h.appendPassed(dst)
-	dst = h.appendList(dst, fForwardedFor, "X-Forwarded-For: ", clientIP)
-	dst = h.appendVia(dst)
+// appendHop appends what a request's head says of this connection alone, and
+// its end.
+func (h *Head) appendHop(dst []byte, upgrade, expect bool) []byte {
+	if h.MaxForwards >= 0 {
+		dst = append(dst, "Max-Forwards: "...)
+		dst = append(strconv.AppendInt(dst, int64(max(0, h.MaxForwards-1)), 10), '\r', '\n')
+	}
 	if expect {
 		dst = append(dst, "Expect: 100-continue\r\n"...)
 	}
-	if upgrade {
+	switch {
+	case upgrade:
 		dst = h.appendUpgrade(dst)
+	case h.Trailers:
+		// Trailers pass us, so what the client says of them is true of us too
+		// (RFC 9110 section 10.1.4). Servers ask for it before they send any.
+		dst = append(dst, "Connection: TE\r\nTE: trailers\r\n"...)
 	}
 	switch {
 	case h.Framing == Chunked:
@@ -32,48 +35,52 @@ func (h *Head) appendRequest(dst []byte, clientIP string, upgrade, expect bool) 
 	return append(dst, '\r', '\n')
 }
 
-// appendResponse appends the head to send to the client. framing says how its
-// body will end there; connection is "", "close" or "keep-alive".
-func (h *Head) appendResponse(dst []byte, framing Framing, connection string, upgrade bool) []byte {
-	dst = append(dst, "HTTP/1.1 "...)
-	dst = strconv.AppendInt(dst, int64(h.Status), 10)
-	dst = append(append(dst, ' '), h.Reason...)
-	dst = append(dst, '\r', '\n')
-	for i := range h.Headers {
-		// What a backend says of its own Host or Expect is just a field to us.
-		if f := &h.Headers[i]; !f.drop && (f.id == fHost || f.id == fExpect) {
-			dst = appendField(dst, f)
-		}
-	}
-	dst = h.appendPassed(dst)
-	if h.Status >= 200 {
-		dst = h.appendVia(dst)
-	}
-	switch {
-	case upgrade:
-		dst = h.appendUpgrade(dst)
-	case framing == Chunked:
-		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
-	case h.Length >= 0 && h.Status >= 200 && h.Status != 204 && framing != UntilEOF:
-		dst = appendLength(dst, h.Length) // HEAD and 304 may announce one too
-	}
-	if connection != "" {
-		dst = append(append(dst, "Connection: "...), connection...)
-		dst = append(dst, '\r', '\n')
-	}
-	return append(dst, '\r', '\n')
-}
-
-// appendPassed appends the fields that go through as they are: all but the
-// hop-by-hop ones and those that the engine writes itself.
-func (h *Head) appendPassed(dst []byte) []byte {
+// appendPassed appends the fields that go through as they are: those in the
+// table that were not dropped. Lines that need no change are copied together
+// with those behind them.
+func (h *Head) appendPassed(dst []byte, pass *[numFields]bool) []byte {
+	var run []byte // lines as they came; its capacity ends with that of the parsed buffer
 	for i := range h.Headers {
 		f := &h.Headers[i]
-		if !f.drop && (f.id == other || f.id == fAccept || f.id == fTrailer) {
+		ok := !f.drop && pass[f.id]
+		if ok && f.line > 0 {
+			if run == nil {
+				run = f.Name[:0]
+			}
+			run = run[:len(run)+int(f.line)]
+			continue
+		}
+		dst, run = append(dst, run...), nil
+		if ok {
 			dst = appendField(dst, f)
 		}
 	}
-	return dst
+	return append(dst, run...)
+}
+
+// passes reports whether a field of that kind came and was not dropped.
+func (h *Head) passes(id field) bool {
+	if h.has&(1<<id) == 0 {
+		return false
+	}
+	for i := range h.Headers {
+		if f := &h.Headers[i]; f.id == id && !f.drop {
+			return true
+		}
+	}
+	return false
+}
+
+// dropAll marks the fields of two kinds as not to be passed on.
+func (h *Head) dropAll(a, b field) {
+	if h.has&(1<<a|1<<b) == 0 {
+		return
+	}
+	for i := range h.Headers {
+		if f := &h.Headers[i]; f.id == a || f.id == b {
+			f.drop = true
+		}
+	}
 }
 
 func appendField(dst []byte, f *Header) []byte {
@@ -81,12 +88,15 @@ func appendField(dst []byte, f *Header) []byte {
 	return append(append(dst, f.Value...), '\r', '\n')
 }
 
-// appendList appends a list field: the values that came, then ours.
-func (h *Head) appendList(dst []byte, id field, prefix, ours string) []byte {
+// appendList appends a list field: the values that came, if they are to be
+// kept, then ours.
+func (h *Head) appendList(dst []byte, id field, prefix, ours string, keep bool) []byte {
 	dst = append(dst, prefix...)
-	for i := range h.Headers {
-		if f := &h.Headers[i]; f.id == id && !f.drop && len(f.Value) > 0 {
-			dst = append(append(dst, f.Value...), ", "...)
+	if keep && h.has&(1<<id) != 0 {
+		for i := range h.Headers {
+			if f := &h.Headers[i]; f.id == id && !f.drop && len(f.Value) > 0 {
+				dst = append(append(dst, f.Value...), ", "...)
+			}
 		}
 	}
 	return append(append(dst, ours...), '\r', '\n')
@@ -94,9 +104,9 @@ func (h *Head) appendList(dst []byte, id field, prefix, ours string) []byte {
 
 func (h *Head) appendVia(dst []byte) []byte {
 	if h.Minor == 0 {
-		return h.appendList(dst, fVia, "Via: ", "1.0 "+viaName)
+		return h.appendList(dst, fVia, "Via: ", "1.0 "+viaName, true)
 	}
-	return h.appendList(dst, fVia, "Via: ", "1.1 "+viaName)
+	return h.appendList(dst, fVia, "Via: ", "1.1 "+viaName, true)
 }
 
 func (h *Head) appendUpgrade(dst []byte) []byte {
@@ -109,14 +119,61 @@ func appendLength(dst []byte, n int64) []byte {
 	return append(strconv.AppendInt(dst, n, 10), '\r', '\n')
 }
 
-// wants reports whether the request's Accept fields name the media type.
+// wants reports whether the request's Accept fields name the media type, and no
+// less than they like text/plain, which is the alternative (RFC 9110 section
+// 12.5.1).
 func (h *Head) wants(mediaType string) bool {
-	for i := range h.Headers {
-		if f := &h.Headers[i]; f.id == fAccept && bytes.Contains(f.Value, []byte(mediaType)) {
-			return true
-		}
+	if h.has&(1<<fAccept) == 0 {
+		return false
 	}
-	return false
+	q, plain, fit := -1, -1, 0 // fit: how closely plain's range names text/plain
+	for i := range h.Headers {
+		if h.Headers[i].id != fAccept {
+			continue
+		}
+		eachElement(h.Headers[i].Value, func(e []byte) bool {
+			name, params, _ := bytes.Cut(e, []byte(";"))
+			w := weight(params)
+			switch name = trim(name); {
+			case fold(name, mediaType):
+				q = max(q, w)
+			case fold(name, "text/plain"):
+				plain, fit = w, 2
+			case fold(name, "text/*") && fit < 2:
+				plain, fit = w, 1
+			case string(name) == "*/*" && fit < 1:
+				plain = w
+			}
+			return true
+		})
+	}
+	return q > 0 && q >= plain
+}
+
+// weight is the parameter q in thousandths: 1000 without one, 0 for what is none
+// (RFC 9110 section 12.4.2).
+func weight(params []byte) int {
+	for len(params) > 0 {
+		var p []byte
+		p, params, _ = bytes.Cut(params, []byte(";"))
+		p = trim(p)
+		if len(p) < 2 || p[0]|0x20 != 'q' || p[1] != '=' {
+			continue
+		}
+		p = p[2:]
+		if len(p) == 0 || len(p) > 5 || p[0] != '0' && p[0] != '1' || len(p) > 1 && p[1] != '.' {
+			return 0
+		}
+		n := int(p[0]-'0') * 1000
+		for i, scale := 2, 100; i < len(p); i, scale = i+1, scale/10 {
+			if p[i] < '0' || p[i] > '9' {
+				return 0
+			}
+			n += int(p[i]-'0') * scale
+		}
+		return min(n, 1000)
+	}
+	return 1000
 }
 
 // idempotent reports whether the method may be sent twice (RFC 9110 section

@@ -12,7 +12,7 @@ func forwarded(t *testing.T, in string, upgrade, expect bool) string {
 	if err != nil && err != errShort {
 		t.Fatalf("%q: %v", in, err)
 	}
-	return string(m.head.appendRequest(nil, "10.0.0.1", upgrade, expect))
+	return string(plain().appendRequest(nil, &m.head, app(), upgrade, expect))
 }
 
 func TestForwardRequest(t *testing.T) {
@@ -33,14 +33,22 @@ func TestForwardRequest(t *testing.T) {
 		{"9110-7.6.1", get("Connection: host"), to(first, xff, via)}, // not a sender's to take away
 		{"9110-7.6.1", post("Connection: content-length", "Content-Length: 3") + "abc", to("POST / HTTP/1.1", xff, via, "Content-Length: 3")},
 		{"9110-7.6.1", post("Connection: transfer-encoding", "Transfer-Encoding: chunked"), to("POST / HTTP/1.1", xff, via, "Transfer-Encoding: chunked")},
-		{"9110-7.6.1", get("Keep-Alive: timeout=5", "Proxy-Connection: keep-alive", "TE: trailers", "Upgrade: u",
+		{"9110-7.6.1", get("Keep-Alive: timeout=5", "Proxy-Connection: keep-alive", "TE: gzip", "Upgrade: u",
 			"Proxy-Authorization: secret", "HTTP2-Settings: x"), to(first, xff, via)},
+		{"9110-10.1.4", get("TE: trailers", "Connection: TE"), to(first, xff, via, "Connection: TE", "TE: trailers")},
+		{"9110-10.1.4", get("TE: gzip;q=0.5, Trailers"), to(first, xff, via, "Connection: TE", "TE: trailers")},
+		{"9110-10.1.4", get("TE: trailersx, trailers;q=1"), to(first, xff, via)},
+		{"9110-10.1.4", lines("GET / HTTP/1.0", "Host: a", "TE: trailers"), to(first, xff, "Via: 1.0 outrigger")},
+		{"9110-7.6.2", lines("OPTIONS / HTTP/1.1", "Host: a", "Max-Forwards: 5", "A: b"), to("OPTIONS / HTTP/1.1", "A: b", xff, via, "Max-Forwards: 4")},
+		{"9110-7.6.2", lines("TRACE / HTTP/1.1", "Host: a", "Max-Forwards: 1"), to("TRACE / HTTP/1.1", xff, via, "Max-Forwards: 0")},
+		{"9110-7.6.2", lines("TRACE / HTTP/1.1", "Host: a", "Connection: max-forwards", "Max-Forwards: 2"), to("TRACE / HTTP/1.1", xff, via, "Max-Forwards: 1")},
+		{"9110-7.6.2", get("Max-Forwards: x"), to(first, "Max-Forwards: x", xff, via)}, // of no meaning here
 		{"9110-6.6.2", get("Trailer: X"), to(first, "Trailer: X", xff, via)},
 		{"9110-5.3", get("A: 1", "b: 2", "A: 3"), to(first, "A: 1", "b: 2", "A: 3", xff, via)},
 		{"9110-5.5", get("A:\t 1 \t", "B:", "C: \x80\xff"), to(first, "A: 1", "B: ", "C: \x80\xff", xff, via)},
-		{"3.2.2", lines("GET http://b:8/x?y HTTP/1.1", "Host: a"), lines("GET /x?y HTTP/1.1", "Host: b:8", xff, via)},
-		{"3.2.1", lines("GET http://b?y HTTP/1.1", "Host: a"), lines("GET /?y HTTP/1.1", "Host: b", xff, via)},
-		{"3.2.4", lines("OPTIONS http://b HTTP/1.1", "Host: a"), lines("OPTIONS * HTTP/1.1", "Host: b", xff, via)},
+		{"3.2.2", lines("GET http://b:8/x?y HTTP/1.1", "Host: B:8"), lines("GET /x?y HTTP/1.1", "Host: b:8", xff, via)},
+		{"3.2.1", lines("GET http://b?y HTTP/1.1", "Host: b:80"), lines("GET /?y HTTP/1.1", "Host: b", xff, via)},
+		{"3.2.4", lines("OPTIONS http://b HTTP/1.1", "Host: b"), lines("OPTIONS * HTTP/1.1", "Host: b", xff, via)},
 		{"3.2", lines("GET / HTTP/1.0"), lines(first, "Host: ", xff, "Via: 1.0 outrigger")},
 		{"6.2", get("Content-Length: 0"), to(first, xff, via, "Content-Length: 0")},
 		{"6.2", post("Content-Length: 0007"), to("POST / HTTP/1.1", xff, via, "Content-Length: 7")},
@@ -64,7 +72,8 @@ func TestForwardRequest(t *testing.T) {
 }
 
 func TestForwardResponse(t *testing.T) {
-	const via = "Via: 1.1 outrigger"
+	const date = testDate // none came, so ours: section 6.6.1 of RFC 9110
+	const via = date + "\r\nVia: 1.1 outrigger"
 	ok := func(l ...string) string { return lines(append([]string{"HTTP/1.1 200 OK"}, l...)...) }
 	for _, r := range []struct {
 		sec, in    string
@@ -87,10 +96,14 @@ func TestForwardResponse(t *testing.T) {
 		{"9110-7.6.1", ok("Connection: close, x", "X: 1", "Keep-Alive: k", "Proxy-Authenticate: p", "TE: t", "Upgrade: u",
 			"Proxy-Connection: c", "Y: 2", "Content-Length: 0"), false, NoBody, "keep-alive", ok("Y: 2", via, "Content-Length: 0", "Connection: keep-alive")},
 		{"9110-6.6.2", ok("Trailer: X", "Transfer-Encoding: chunked"), false, Chunked, "", ok("Trailer: X", via, "Transfer-Encoding: chunked")},
-		{"9110-7.6.3", ok("Via: 1.1 b", "Content-Length: 0"), false, NoBody, "", ok("Via: 1.1 b, 1.1 outrigger", "Content-Length: 0")},
+		{"9110-6.6.1", ok("Date: x", "Content-Length: 0"), false, NoBody, "", ok("Date: x", "Via: 1.1 outrigger", "Content-Length: 0")},
+		{"9110-6.6.1", ok("Connection: close", "Date: x", "Content-Length: 0"), false, NoBody, "", ok("Date: x", "Via: 1.1 outrigger", "Content-Length: 0")},
+		{"9110-6.6.1", ok("Connection: date", "Date: x", "Content-Length: 0"), false, NoBody, "", ok(via, "Content-Length: 0")},
+		{"9110-10.1.4", ok("TE: trailers", "Content-Length: 0"), false, NoBody, "", ok(via, "Content-Length: 0")},
+		{"9110-7.6.3", ok("Via: 1.1 b", "Content-Length: 0"), false, NoBody, "", ok(date, "Via: 1.1 b, 1.1 outrigger", "Content-Length: 0")},
 		{"9110-5.5", ok("Set-Cookie: a", "Set-Cookie: b", "Host: h", "Expect: e", "Content-Length: 0"), false, NoBody, "",
-			ok("Host: h", "Expect: e", "Set-Cookie: a", "Set-Cookie: b", via, "Content-Length: 0")},
-		{"4", lines("HTTP/1.0 404 Nix da", "Content-Length: 0"), false, NoBody, "", lines("HTTP/1.1 404 Nix da", "Via: 1.0 outrigger", "Content-Length: 0")},
+			ok("Set-Cookie: a", "Set-Cookie: b", "Host: h", "Expect: e", via, "Content-Length: 0")},
+		{"4", lines("HTTP/1.0 404 Nix da", "Content-Length: 0"), false, NoBody, "", lines("HTTP/1.1 404 Nix da", date, "Via: 1.0 outrigger", "Content-Length: 0")},
 		{"4", lines("HTTP/1.1 200", "Content-Length: 0"), false, NoBody, "", lines("HTTP/1.1 200 ", via, "Content-Length: 0")},
 	} {
 		m, err := readResponse([]byte(r.in), r.head)
@@ -98,7 +111,7 @@ func TestForwardResponse(t *testing.T) {
 			t.Errorf("%q: %v", r.in, err)
 			continue
 		}
-		if got := string(m.head.appendResponse(nil, r.to, r.connection, false)); got != r.want {
+		if got := string(plain().appendResponse(nil, &m.head, r.to, r.connection, false)); got != r.want {
 			t.Errorf("section %s %q\n got %q\nwant %q", r.sec, r.in, got, r.want)
 		}
 	}
@@ -106,7 +119,7 @@ func TestForwardResponse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := string(m.head.appendResponse(nil, NoBody, "", true)), lines("HTTP/1.1 101 Up", "Connection: Upgrade", "Upgrade: u"); got != want {
+	if got, want := string(plain().appendResponse(nil, &m.head, NoBody, "", true)), lines("HTTP/1.1 101 Up", "Connection: Upgrade", "Upgrade: u"); got != want {
 		t.Errorf("upgrade\n got %q\nwant %q", got, want)
 	}
 }
@@ -145,6 +158,8 @@ func TestMethodsAndTunnels(t *testing.T) {
 		{get("Connection: upgrade, http2-settings", "Upgrade: h2c", "HTTP2-Settings: AA"), true, false},
 		{get("Connection: upgrade", "Upgrade: H2C"), true, false},
 		{get("Connection: upgrade", "Upgrade: websocket, h2c"), true, false},
+		{get("Connection: upgrade", "Upgrade:"), true, false}, // no protocol is named
+		{get("Connection: upgrade", "Upgrade: ,"), true, false},
 		{get("Connection: upgrade", "Upgrade: websocket", "Content-Length: 3"), true, false},
 		{get("Connection: upgrade", "Upgrade: websocket", "Transfer-Encoding: chunked"), true, false},
 	} {

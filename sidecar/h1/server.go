@@ -25,6 +25,7 @@ type Engine struct {
 	bufs   *buffers
 	works  sync.Pool // of *work
 	crew   workers
+	giver  giver
 	reaper *reaper
 	watch  *watcher
 	pools  pools
@@ -41,7 +42,12 @@ func NewEngine(now func() time.Duration) (*Engine, error) {
 	e.works.New = newWork
 	e.crew.init()
 	e.pools.set = map[*pool]struct{}{}
+	e.reaper.needed = func() bool { return e.watch.resting() > 0 }
 	e.reaper.onSweep(e.pools.sweep)
+	e.reaper.onSweep(func(now time.Duration) {
+		e.watch.sweepParked(now)
+		e.giver.sweep(now, e.watch.resting())
+	})
 	return e, nil
 }
 
@@ -62,6 +68,7 @@ type Server struct {
 	b       *balance.Balancer
 	log     hclog.Logger
 	tunnel  TunnelFunc
+	forward *forwarder
 	observe func(status int, took time.Duration)
 	access  *access.Logger
 	failure [600]bool // by status
@@ -92,6 +99,7 @@ type Options struct {
 func (e *Engine) NewServer(cfg Config, b *balance.Balancer, o Options) *Server {
 	s := &Server{
 		e: e, cfg: cfg, b: b, log: o.Log, tunnel: o.Tunnel, observe: o.Observe, access: o.Access,
+		forward: newForwarder(cfg.Forward, e.rand, time.Now),
 		slots:   make(chan struct{}, cfg.MaxConns),
 		closing: make(chan struct{}),
 		served:  make(chan struct{}),
@@ -210,12 +218,28 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			return nil
 		case <-ctx.Done():
 			s.b.Drain()
-			s.each(func(c *conn) { c.cut() })
-			<-done
+			s.cut(done)
 			return ctx.Err()
 		case <-tick.C:
 			now := s.e.now()
 			s.each(func(c *conn) { c.closeIdle(now) })
+			s.e.watch.closeParked(func(p *parked) bool { return p.s == s && now-p.idleAt >= idleGrace && !p.readable() })
+		}
+	}
+}
+
+// cut ends all connections until done: one that is being woken shows a little
+// later.
+func (s *Server) cut(done <-chan struct{}) {
+	tick := time.NewTicker(reapEvery)
+	defer tick.Stop()
+	for {
+		s.each(func(c *conn) { c.cut() })
+		s.e.watch.closeParked(func(p *parked) bool { return p.s == s })
+		select {
+		case <-done:
+			return
+		case <-tick.C:
 		}
 	}
 }

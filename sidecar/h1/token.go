@@ -87,9 +87,17 @@ const (
 	fTE
 	fTrailer
 	fVia
+	fDate
 	fAccept
+	fMaxForwards
+	fForwarded
 	fForwardedFor
+	fForwardedProto
+	fForwardedHost
+	fTraceparent
+	fTracestate
 	fHop // hop-by-hop and of no further interest: never forwarded
+	numFields
 )
 
 // known maps lower-case names to fields, by length so that most names are
@@ -100,14 +108,17 @@ var known = [...][]struct { // read-only
 }{
 	2:  {{"te", fTE}},
 	3:  {{"via", fVia}},
-	4:  {{"host", fHost}},
+	4:  {{"host", fHost}, {"date", fDate}},
 	6:  {{"accept", fAccept}, {"expect", fExpect}},
 	7:  {{"upgrade", fUpgrade}, {"trailer", fTrailer}},
-	10: {{"connection", fConnection}, {"keep-alive", fHop}},
+	9:  {{"forwarded", fForwarded}},
+	10: {{"connection", fConnection}, {"keep-alive", fHop}, {"tracestate", fTracestate}},
+	11: {{"traceparent", fTraceparent}},
+	12: {{"max-forwards", fMaxForwards}},
 	14: {{"content-length", fContentLength}, {"http2-settings", fHop}},
 	15: {{"x-forwarded-for", fForwardedFor}},
-	16: {{"proxy-connection", fHop}},
-	17: {{"transfer-encoding", fTransferEncoding}},
+	16: {{"proxy-connection", fHop}, {"x-forwarded-host", fForwardedHost}},
+	17: {{"transfer-encoding", fTransferEncoding}, {"x-forwarded-proto", fForwardedProto}},
 	18: {{"proxy-authenticate", fHop}},
 	19: {{"proxy-authorization", fHop}},
 }

@@ -7,13 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watcher is an epoll instance of our own beside the runtime's. In it a client
-// connection is watched for one of two things:
+// watcher is an epoll instance of our own beside the runtime's. In it client
+// connections are watched for one of two things:
 //
-//   - its peer's hanging up, while it waits for a backend or streams: without a
-//     read, and at no cost per request, as it is registered once, and only when
-//     a request has lasted until a tick of the reaper;
-//   - its next request, while it is parked: idle, without a goroutine.
+//   - their peer's hanging up, while they wait for a backend or stream: without
+//     a read, and at no cost per request, as a connection is registered once,
+//     and only when a request has lasted until a tick of the reaper;
+//   - the next request, while they are parked.
 //
 // A half-close counts as hanging up, as it does for net/http and NGINX: from
 // here it looks the same as a client that is gone.
@@ -22,16 +22,7 @@ type watcher struct {
 	mu   sync.Mutex
 	next uint64
 	subs map[uint64]*conn
-}
-
-// canPark tells that idle connections can be parked on this system.
-const canPark = true
-
-// watched is a connection's place in the watcher; under its mu.
-type watched struct {
-	id     uint64 // 0: not registered
-	parked bool
-	hup    bool
+	rest map[uint64]parked
 }
 
 func newWatcher() (*watcher, error) {
@@ -39,80 +30,66 @@ func newWatcher() (*watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watcher{epfd: fd, subs: map[uint64]*conn{}}
+	w := &watcher{epfd: fd, subs: map[uint64]*conn{}, rest: map[uint64]parked{}}
 	go w.run()
 	return w, nil
 }
-
-const (
-	forHangUp  = unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
-	forRequest = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT
-)
 
 // hangUp has c.hangUp called when its peer hangs up, which may have happened
 // already. A connection that cannot be watched is found out when it is written
 // to.
 func (w *watcher) hangUp(c *conn) {
+	if c.watched.Load() != 0 {
+		return
+	}
+	raw := rawConn(c)
+	if raw == nil {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !c.watched.hup && w.arm(c, forHangUp) {
-		c.watched.hup = true
+	w.next++
+	if raw.Control(func(fd uintptr) {
+		if w.add(int(fd), w.next, unix.EPOLLRDHUP|unix.EPOLLET&0xffffffff) == nil {
+			w.subs[w.next] = c
+			c.watched.Store(w.next)
+		}
+	}) != nil {
+		return // closed meanwhile
 	}
 }
 
-// park makes c a parked connection, whose wake is called when there is something
-// to read, which may be the case already. From then on it belongs to whoever
-// claims it. false: it cannot be watched.
-func (w *watcher) park(c *conn) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	c.watched.hup = false
-	if !w.arm(c, forRequest) {
-		return false
+func rawConn(c *conn) syscall.RawConn {
+	if sc, ok := c.nc.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			return raw
+		}
 	}
-	c.watched.parked = true
-	c.parked.Store(true)
-	return true
+	return nil
 }
 
-// arm registers c, or changes what it is registered for. The number travels in
-// the event's 64 data bits, not the descriptor, which the kernel may have given
-// to another connection by then. mu is held.
-func (w *watcher) arm(c *conn, events uint32) bool {
-	sc, ok := c.nc.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return false
-	}
-	op := unix.EPOLL_CTL_MOD
-	if c.watched.id == 0 {
-		op = unix.EPOLL_CTL_ADD
-		w.next++
-		c.watched.id = w.next
-		w.subs[w.next] = c
-	}
-	id := c.watched.id
+// add registers fd. The number travels in the event's 64 data bits, not the
+// descriptor, which the kernel may have given to another connection by then.
+func (w *watcher) add(fd int, id uint64, events uint32) error {
 	ev := unix.EpollEvent{Events: events, Fd: int32(uint32(id)), Pad: int32(uint32(id >> 32))}
-	failed := raw.Control(func(fd uintptr) { err = unix.EpollCtl(w.epfd, op, int(fd), &ev) })
-	if failed == nil && err == nil {
-		return true
-	}
-	if op == unix.EPOLL_CTL_ADD {
-		delete(w.subs, id)
-		c.watched.id = 0
-	}
-	return false
+	return unix.EpollCtl(w.epfd, unix.EPOLL_CTL_ADD, fd, &ev)
 }
 
-// remove ends the watch of a connection that is about to be closed, which makes
-// the kernel forget it.
+// drop undoes add: closing alone would not, while another descriptor is open on
+// the same socket.
+func (w *watcher) drop(fd int) {
+	_ = unix.EpollCtl(w.epfd, unix.EPOLL_CTL_DEL, fd, nil)
+}
+
+// remove ends the watch of a connection that is about to be closed.
 func (w *watcher) remove(c *conn) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.subs, c.watched.id)
+	id := c.watched.Load()
+	delete(w.subs, id)
+	w.mu.Unlock()
+	if raw := rawConn(c); id != 0 && raw != nil {
+		_ = raw.Control(func(fd uintptr) { w.drop(int(fd)) })
+	}
 }
 
 // run ends when the process does: an engine lives as long.
@@ -128,14 +105,12 @@ func (w *watcher) run() {
 		}
 		w.mu.Lock() // also keeps the connections from ending meanwhile
 		for _, ev := range events[:n] {
-			c := w.subs[uint64(uint32(ev.Fd))|uint64(uint32(ev.Pad))<<32]
-			switch {
-			case c == nil:
-			case c.watched.parked:
-				c.watched.parked = false
-				c.wake()
-			default:
+			id := uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32
+			if c := w.subs[id]; c != nil {
 				c.hangUp()
+			} else if p, ok := w.rest[id]; ok {
+				w.take(id)
+				go p.wake()
 			}
 		}
 		w.mu.Unlock()

@@ -9,14 +9,7 @@ import (
 )
 
 // parkedConns counts connections that rest without a goroutine.
-func (r *rig) parkedConns() (n int) {
-	r.s.each(func(c *conn) {
-		if c.parked.Load() {
-			n++
-		}
-	})
-	return n
-}
+func (r *rig) parkedConns() int { return r.e.watch.resting() }
 
 // parked sends a request on each of n new connections and waits until all are
 // parked.
@@ -38,16 +31,6 @@ func TestParked(t *testing.T) {
 	b := named(t, "b")
 	r := newRig(t, quick(), balance.DefaultConfig(), b.addr)
 	ps := r.parked(20)
-	r.s.each(func(c *conn) {
-		if !c.claim() {
-			t.Error("not parked")
-			return
-		}
-		if c.work != nil || c.in.b != nil {
-			t.Error("a parked connection holds memory for a request")
-		}
-		c.parked.Store(true)
-	})
 	for _, p := range ps { // each serves on, twice in a row and after another rest
 		for range 2 {
 			p.send(get1("/"))
