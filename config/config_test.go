@@ -162,6 +162,28 @@ service "web" {
     min_version = "1.3"
     insecure_skip_verify = true
   }
+  forward {
+    x_forwarded = "replace"
+    forwarded = "append"
+    fields = ["for", "by"]
+    trust = ["10.0.0.0/8", "unix"]
+    via = false
+    traceparent = "create"
+    sampled = 0.5
+    host = "web.internal:8080"
+    headers {
+      request {
+        remove = ["X-Debug"]
+        set = { X-Env = "prod", "X.Y" = "say \"$${hi}\" \\ ü" }
+        add = { X-More = "a, b" }
+      }
+      response {
+        remove = ["Server"]
+        set = { X-Frame-Options = "DENY" }
+        add = { X-Empty = "" }
+      }
+    }
+  }
   access_log {
     path = "/var/log/web.log"
     format = "logfmt"

@@ -44,6 +44,8 @@ func (l *loader) eval(s *source, e hclsyntax.Expression) (value, bool) {
 		}
 		v.v = list
 		return v, good
+	case *hclsyntax.ObjectConsExpr:
+		return l.object(s, v, e)
 	case *hclsyntax.UnaryOpExpr:
 		if lit, ok := e.Val.(*hclsyntax.LiteralValueExpr); ok && e.Op == hclsyntax.OpNegate && lit.Val.Type() == cty.Number {
 			v.v = new(big.Float).Neg(lit.Val.AsBigFloat())

@@ -41,6 +41,7 @@ func serviceTable(c *sidecar.ServiceConfig) *block {
 				{name: "idle", dest: duration(&c.HTTP.PoolIdle)},
 			}},
 			tlsTable(&c.HTTP.TLS),
+			forwardTable(&c.HTTP.Forward),
 		},
 	}
 }

@@ -18,6 +18,13 @@ type alarm struct {
 	conn  net.Conn
 	owner *conn // whose client connection it is; nil: a backend's
 	slot  int   // in the reaper; under its mu
+
+	// A write that waits is not late while the peer takes bytes: the poller wakes
+	// us only when megabytes have gone.
+	sock    *sock
+	idle    time.Duration // the most that is granted at once
+	perByte time.Duration // what a byte earns; 0: idle for any
+	last    atomic.Int64  // no grant goes beyond; 0: none such
 }
 
 const (
@@ -55,6 +62,27 @@ func (a *alarm) struck() bool { return a.at.Load() == fired }
 func (a *alarm) fire() {
 	a.at.Store(fired)
 	_ = a.conn.SetDeadline(longAgo) // fails only on a closed connection
+}
+
+// grant puts off an alarm that is due, if it is for a write whose bytes the peer
+// has been taking. Called by the reaper.
+func (a *alarm) grant(at int64, now time.Duration) bool {
+	last := time.Duration(a.last.Load())
+	if a.sock == nil || last > 0 && now >= last {
+		return false
+	}
+	n := a.sock.taken()
+	if n <= 0 {
+		return false
+	}
+	until := now + a.idle
+	if a.perByte > 0 {
+		until = now + min(a.idle, time.Duration(n)*a.perByte)
+	}
+	if last > 0 {
+		until = min(until, last)
+	}
+	return a.at.CompareAndSwap(at, int64(until))
 }
 
 // reaper strikes alarms that are due, and looks after client connections that
@@ -132,7 +160,11 @@ func (r *reaper) strike(now time.Duration) int {
 		if a.owner != nil {
 			a.owner.tick(now, patience)
 		}
-		if at := a.at.Load(); at > 0 && time.Duration(at) <= now && a.at.CompareAndSwap(at, fired) {
+		at := a.at.Load()
+		if at <= 0 || time.Duration(at) > now || a.grant(at, now) {
+			continue
+		}
+		if a.at.CompareAndSwap(at, fired) {
 			_ = a.conn.SetDeadline(longAgo)
 		}
 	}

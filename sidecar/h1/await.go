@@ -7,19 +7,19 @@ import (
 )
 
 // awaitHead reads the answer's head, passing interim ones on.
-func (c *conn) awaitHead(u *upstream) (failure, error) {
+func (c *conn) awaitHead(u *upstream) error {
 	for range maxInterim {
 		if err := c.readResponse(u); err != nil {
-			return failure{sent: true}, err
+			return err
 		}
 		if c.res.Status >= 200 || c.res.Status == 101 {
-			return failure{sent: true}, c.switching()
+			return c.switching()
 		}
 		if err := c.interim(u); err != nil {
-			return failure{sent: true}, err
+			return err
 		}
 	}
-	return failure{sent: true}, bad("interim answers without end")
+	return bad("interim answers without end")
 }
 
 // maxInterim bounds the 1xx answers before the final one.
@@ -27,7 +27,7 @@ const maxInterim = 64
 
 // switching checks that a 101 is one that was asked for.
 func (c *conn) switching() error {
-	if c.res.Status == 101 && (!c.rq.upgrade || c.res.Upgrade == nil) {
+	if c.res.Status == 101 && (!c.rq.upgrade || !c.res.switchesTo(sentUpgrade(c.out))) {
 		return bad("a 101 that was not asked for")
 	}
 	return nil
@@ -88,7 +88,7 @@ func (c *conn) fillFrom(u *upstream) error {
 
 // goAhead tells a client that waits for it to send its body.
 func (c *conn) goAhead(u *upstream) error {
-	c.rq.expect = false
+	c.rq.expect, c.rq.told = false, true
 	if err := c.write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
 		return errClient
 	}
@@ -102,11 +102,11 @@ func (c *conn) interim(u *upstream) error {
 	if c.upload.finished() && !c.rq.expect {
 		u.alarm.set(c.forHead(c.s.e.now()))
 	}
-	if c.res.Status == 100 {
-		if !c.rq.expect {
-			return nil // it was told already, or did not ask
-		}
+	if c.res.Status == 100 && c.rq.expect {
 		return c.goAhead(u)
+	}
+	if c.res.Status == 100 && c.rq.told {
+		return nil // by us, and once is enough
 	}
 	if c.rq.minor == 0 {
 		return nil // HTTP/1.0 knows no interim answers

@@ -29,7 +29,11 @@ type conn struct {
 	now    time.Duration // the engine's clock when it was last read
 	headAt time.Duration // when the first byte of the request came
 	served int           // requests so far
-	idleAt atomic.Int64  // since when it waits for a request; 0: in one
+
+	ready   func(fd uintptr) bool // readable, bound once
+	state   headState             // how simpleRequests ended
+	lingers bool                  // the client is to get what was sent before the connection is closed
+	idleAt  atomic.Int64          // since when it waits for a request; 0: in one
 	// nudged tells that the read deadline is in the past only to wake the
 	// goroutine from its wait for a request.
 	nudged atomic.Bool
@@ -60,7 +64,9 @@ const maxKept = 64 << 10
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{s: s, nc: nc, now: s.e.now()}
 	c.alarm.conn, c.alarm.owner = nc, c
+	c.alarm.sock, c.alarm.idle, c.alarm.perByte = &c.sock, s.cfg.Timeouts.Idle, s.cfg.byteTime()
 	c.sock.init(nc, s.e.bufs)
+	c.ready = c.readable
 	c.peer = s.forward.peer(nc.RemoteAddr(), nc.LocalAddr())
 	return c
 }
@@ -72,24 +78,39 @@ func (c *conn) run() {
 		if p := recover(); p != nil {
 			c.crashed(p)
 		}
+		if c.lingers {
+			c.linger()
+		}
 		c.end(parked)
 	}()
 	for {
-		switch c.readHead() {
+		st := c.simpleRequests()
+		if st == headMore {
+			st = c.readHead()
+		}
+		switch st {
 		case headParked:
 			parked = true
 			return
 		case headNone:
 			return
 		}
-		if !c.exchange() {
-			c.clock()
-			c.finish(0, "client_gone") // unless it was answered
+		if !c.serve() {
 			return
 		}
-		c.alarm.off()
-		c.rest()
 	}
+}
+
+// serve serves the request whose head was parsed. false: the connection is done.
+func (c *conn) serve() bool {
+	if !c.exchange() {
+		c.clock()
+		c.finish(0, "client_gone") // unless it was answered
+		return false
+	}
+	c.alarm.off()
+	c.rest()
+	return true
 }
 
 // begin gives the connection what it needs for a request.

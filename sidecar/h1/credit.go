@@ -13,10 +13,15 @@ type credit struct {
 }
 
 func (k *credit) reset(cfg *Config) {
-	*k = credit{left: cfg.Timeouts.Idle, most: cfg.Timeouts.Idle}
-	if cfg.MinRate > 0 {
-		k.perByte = time.Second / time.Duration(cfg.MinRate)
+	*k = credit{left: cfg.Timeouts.Idle, most: cfg.Timeouts.Idle, perByte: cfg.byteTime()}
+}
+
+// byteTime is what a byte earns, 0 without a least rate.
+func (c *Config) byteTime() time.Duration {
+	if c.MinRate == 0 {
+		return 0
 	}
+	return time.Second / time.Duration(c.MinRate)
 }
 
 // offer returns how long the wait that begins now may last.

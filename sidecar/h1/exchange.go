@@ -37,7 +37,13 @@ type failure struct {
 // connection is done.
 func (c *conn) exchange() bool {
 	defer c.s.e.bufs.release(&c.buf)
-	if !c.note() || !c.takeBody() {
+	if !c.note() {
+		return false
+	}
+	if c.req.MaxForwards == 0 {
+		return c.lastRecipient()
+	}
+	if !c.takeBody() {
 		return false
 	}
 	keep := !c.rq.streams // an unread body makes the connection useless
@@ -110,8 +116,8 @@ func (c *conn) try(fresh bool) (step, failure) {
 	sentAt := c.now
 	f, err := c.send(u)
 	if err == nil {
-		f, err = c.awaitHead(u)
-		f.sent = c.rq.streams || u.sock.wrote
+		err = c.awaitHead(u)
+		f.sent = f.sent || u.sock.wrote
 	}
 	c.clock()
 	if err != nil {
@@ -180,12 +186,21 @@ func timedOut(reason, text string) failure {
 	return failure{status: 504, reason: reason, text: text, cause: byTimeout, sent: true}
 }
 
+// maxHeld is the longest request that is written by the goroutine that awaits
+// the answer: one that comes early would be missed while a write waits.
+const maxHeld = 64 << 10
+
 // send has the head, with a small body, written when the answer is waited for,
 // or writes it and starts the upload of a large one.
 func (c *conn) send(u *upstream) (failure, error) {
+	u.alarm.last.Store(int64(c.rq.deadline))
 	u.alarm.set(c.inTry(c.s.cfg.Timeouts.FirstByte))
-	if !c.rq.streams {
+	if !c.rq.streams && len(c.out) <= maxHeld {
 		u.sock.hold(c.out)
+		return failure{}, nil
+	}
+	if !c.rq.streams {
+		c.upload.startHeld(u, c.out)
 		return failure{sent: true}, nil
 	}
 	n, err := u.sock.Write(c.out)

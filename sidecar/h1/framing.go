@@ -11,6 +11,9 @@ func (h *Head) finishRequest() error {
 		if h.Minor == 0 {
 			return bad("Transfer-Encoding from HTTP/1.0")
 		}
+		if h.coded {
+			return h.badCoding()
+		}
 	} else if h.Length > 0 {
 		h.Framing = Length
 	}
@@ -85,6 +88,29 @@ func (h *Head) absolute(t []byte) error {
 	return nil
 }
 
+// badCoding tells a message that is malformed from one that has a coding that we
+// do not know: where the last coding is not chunked, there is no telling where
+// the body ends (RFC 9112 section 6.3), and chunked comes but once (section 6.1).
+func (h *Head) badCoding() error {
+	var last []byte
+	times := 0
+	for i := range h.Headers {
+		if h.Headers[i].id != fTransferEncoding {
+			continue
+		}
+		eachElement(h.Headers[i].Value, func(e []byte) bool {
+			if last = e; fold(e, "chunked") {
+				times++
+			}
+			return true
+		})
+	}
+	if times != 1 || !fold(last, "chunked") {
+		return bad("the last Transfer-Encoding is not chunked, or not the only such")
+	}
+	return &ParseError{501, "a Transfer-Encoding other than chunked"}
+}
+
 // sameAuthority reports whether two authorities, both hostOK, differ at most in
 // case and in naming the scheme's own port (RFC 9110 section 4.2.3).
 func sameAuthority(a, b []byte, port string) bool {
@@ -114,6 +140,9 @@ func (h *Head) takesTrailers() bool {
 func (h *Head) finishResponse(head bool) error {
 	if h.Framing == Chunked && (h.Length >= 0 || h.Minor == 0) {
 		return bad("a response with Transfer-Encoding and Content-Length, or of HTTP/1.0")
+	}
+	if h.coded {
+		return h.badCoding()
 	}
 	if err := h.connection(); err != nil {
 		return err
@@ -184,6 +213,19 @@ func (h *Head) connection() error {
 		}
 	}
 	return nil
+}
+
+// switchesTo reports whether the protocols of a 101's Upgrade are among those
+// asked for, versions aside: a server must not switch to another (RFC 9110
+// section 7.8).
+func (h *Head) switchesTo(asked []byte) bool {
+	return h.Upgrade != nil && eachElement(h.Upgrade, func(e []byte) bool {
+		name, _, _ := bytes.Cut(e, []byte("/"))
+		return !eachElement(asked, func(a []byte) bool {
+			offered, _, _ := bytes.Cut(a, []byte("/"))
+			return !bytes.EqualFold(name, offered)
+		})
+	})
 }
 
 // protocols reports whether v is a list, not empty, of names with or without a

@@ -1,6 +1,7 @@
 package h1
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -22,9 +23,8 @@ func (c *conn) readHead() headState {
 	began := c.in.len() > 0
 	if began {
 		c.headBegins()
-	} else if c.idleAt.Load() == 0 { // else it was parked meanwhile
-		c.idleAt.Store(int64(c.now))
-		c.alarm.set(c.now + s.cfg.Timeouts.Idle)
+	} else {
+		c.idle()
 	}
 	seen := 0
 	for {
@@ -57,11 +57,22 @@ func (c *conn) readHead() headState {
 	}
 }
 
+// idle begins the wait for a request, unless it has begun: before the connection
+// was parked, say.
+func (c *conn) idle() {
+	if c.idleAt.Load() == 0 {
+		c.idleAt.Store(int64(c.now))
+		c.alarm.set(c.now + c.s.cfg.Timeouts.Idle)
+	}
+}
+
 // headBegins takes note that the first byte of a request has come.
 func (c *conn) headBegins() {
 	c.begin()
 	c.headAt = c.now
 	c.rq.begin(c)
+	c.credit.reset(&c.s.cfg)
+	c.alarm.last.Store(0)
 	c.out = c.out[:0]
 	c.alarm.set(c.now + c.s.cfg.Timeouts.Head)
 }
@@ -131,6 +142,8 @@ func (c *conn) reject(err error) headState {
 		status = pe.Status
 	}
 	c.rq.minor, c.rq.keepAlive = 1, false
+	// The head may not have been parsed, but its answer must have no content.
+	c.rq.head = c.rq.head || bytes.HasPrefix(c.in.unread(), []byte("HEAD "))
 	c.reply(answer{status: status, text: what, termination: badRequest(status)})
 	return headNone
 }

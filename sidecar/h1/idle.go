@@ -124,5 +124,5 @@ func (c *conn) closeIdle(now time.Duration) {
 // cut ends the connection at once, tunnels too.
 func (c *conn) cut() {
 	c.hangUp()
-	_ = c.nc.Close()
+	go c.nc.Close() // which waits for whoever is in the midst of a read
 }

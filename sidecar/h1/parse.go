@@ -43,7 +43,8 @@ type Head struct {
 	Trailers       bool   // the sender of a request takes trailers: "TE: trailers"
 	MaxForwards    int    // of TRACE and OPTIONS, -1 when absent (RFC 9110 section 7.6.2)
 
-	has uint32 // bit by field: it came, if perhaps to be dropped
+	coded bool   // there is a Transfer-Encoding other than chunked, once
+	has   uint32 // bit by field: it came, if perhaps to be dropped
 }
 
 // ParseError is a head or body that is invalid, ambiguous or too large.
@@ -266,9 +267,7 @@ func (h *Head) note(f *Header, response bool) error {
 	case fTransferEncoding:
 		// Only chunked, only once: nothing else can be framed without knowing
 		// the coding, and proxies differ over how to read what is left.
-		if h.Framing == Chunked || !fold(f.Value, "chunked") {
-			return &ParseError{501, "a Transfer-Encoding other than chunked, once"}
-		}
+		h.coded = h.coded || h.Framing == Chunked || !fold(f.Value, "chunked")
 		h.Framing = Chunked
 	case fExpect:
 		if response {

@@ -72,7 +72,7 @@ func (p *pool) get(ctx context.Context, fresh bool, limit time.Duration) (*upstr
 		u.peek = newPeeker(nc)
 	}
 	u.sock.init(nc, p.e.bufs)
-	u.alarm.conn = nc
+	u.alarm.conn, u.alarm.sock, u.alarm.idle = nc, &u.sock, p.cfg.Timeouts.Idle
 	p.e.reaper.add(&u.alarm)
 	return u, nil
 }

@@ -81,7 +81,7 @@ func (c *conn) relayed(u *upstream, r picker.Result, body, client error, persist
 		c.s.stats.aborted.Add(1)
 		r.Outcome = picker.Failure
 	}
-	sent := c.upload.complete && !early
+	sent := c.upload.complete && !early && !u.sock.broken
 	if whole && persists && sent {
 		u.put(c.now)
 	} else {
@@ -90,7 +90,7 @@ func (c *conn) relayed(u *upstream, r picker.Result, body, client error, persist
 	c.lease.Done(r)
 	c.finish(c.res.Status, reason)
 	if whole && !sent {
-		c.linger()
+		c.lingers = true
 		return stepClose
 	}
 	if !whole {
@@ -101,7 +101,7 @@ func (c *conn) relayed(u *upstream, r picker.Result, body, client error, persist
 		return stepKeep
 	}
 	if c.in.len() > 0 || c.s.draining.Load() {
-		c.linger() // the client may have sent more before it saw "close"
+		c.lingers = true // the client may have sent more before it saw "close"
 	}
 	return stepClose
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"outrigger/sidecar/access"
 	"outrigger/sidecar/balance"
 )
 
@@ -24,6 +25,7 @@ type answer struct {
 // reply sends an answer of our own and reports whether the connection stays.
 // The status line's names are net/http's.
 func (c *conn) reply(a answer) bool {
+	c.alarm.last.Store(0)
 	c.rq.deadline = 0 // the time that is up must not cut its own announcement
 	keep := a.keep && c.rq.keepAlive && !c.s.draining.Load()
 	body := appendBody(nil, &a, c.rq.json)
@@ -40,6 +42,7 @@ func (c *conn) reply(a answer) bool {
 	if a.reason != "" {
 		b = append(append(append(b, "Outrigger-Reason: "...), a.reason...), "\r\n"...)
 	}
+	b = c.s.forward.appendDate(b) // RFC 9110 section 6.6.1
 	b = append(b, "Cache-Control: no-store\r\n"...)
 	b = appendLength(b, int64(len(body)))
 	switch {
@@ -59,7 +62,7 @@ func (c *conn) reply(a answer) bool {
 		return false
 	}
 	if !keep {
-		c.linger()
+		c.lingers = true
 	}
 	return keep
 }
@@ -76,6 +79,17 @@ func appendBody(b []byte, a *answer, json bool) []byte {
 		b = strconv.AppendInt(append(b, `,"retry_after":`...), int64(a.retryAfter), 10)
 	}
 	return append(b, "}\n"...)
+}
+
+// lastRecipient answers a TRACE or OPTIONS that must not be forwarded (RFC 9110
+// section 7.6.2). TRACE is not answered by what it asks for: that would show a
+// page's scripts headers that are kept from them.
+func (c *conn) lastRecipient() bool {
+	a := answer{status: 200, text: "Max-Forwards is 0: this is Outrigger's answer", termination: access.Done, keep: !c.rq.streams}
+	if string(c.req.Method) == "TRACE" {
+		a.status, a.text, a.termination = 501, "Max-Forwards is 0, and Outrigger does not answer TRACE", "bad_request"
+	}
+	return c.reply(a)
 }
 
 // lingerFor and lingerBytes bound what is read and thrown away after an answer

@@ -24,6 +24,7 @@ type request struct {
 	expect     bool
 	json       bool // the client prefers JSON
 	streams    bool // its body is sent as it comes, so it cannot be sent twice
+	told       bool // to go ahead with its body
 	impatient  bool // the deadline is the client's own
 	tries      int
 	tryEnd     time.Duration // of the try under way; 0: none
@@ -64,7 +65,6 @@ func (c *conn) note() bool {
 	if c.served++; c.served == c.s.cfg.MaxRequests {
 		c.rq.keepAlive = false
 	}
-	c.credit.reset(&c.s.cfg)
 	c.upload.credit.reset(&c.s.cfg)
 	if most := c.s.cfg.MaxBody; most > 0 && h.Framing == Length && h.Length > most {
 		c.reject(tooLarge())
@@ -74,6 +74,7 @@ func (c *conn) note() bool {
 		c.reject(err)
 		return false
 	}
+	c.alarm.last.Store(int64(c.rq.deadline))
 	if len(h.Host) == 0 && h.Minor == 0 {
 		// HTTP/1.0 may leave Host out, HTTP/1.1 servers want one: the authority
 		// that the client connected to.

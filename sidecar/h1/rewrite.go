@@ -114,6 +114,13 @@ func (h *Head) appendUpgrade(dst []byte) []byte {
 	return append(dst, '\r', '\n')
 }
 
+// sentUpgrade is the value of Upgrade in a head that appendUpgrade wrote into.
+func sentUpgrade(head []byte) []byte {
+	_, v, _ := bytes.Cut(head, []byte("\r\nUpgrade: "))
+	v, _, _ = bytes.Cut(v, []byte("\r\n"))
+	return v
+}
+
 func appendLength(dst []byte, n int64) []byte {
 	dst = append(dst, "Content-Length: "...)
 	return append(strconv.AppendInt(dst, n, 10), '\r', '\n')

@@ -96,6 +96,10 @@ func TestForwardResponse(t *testing.T) {
 		{"9110-7.6.1", ok("Connection: close, x", "X: 1", "Keep-Alive: k", "Proxy-Authenticate: p", "TE: t", "Upgrade: u",
 			"Proxy-Connection: c", "Y: 2", "Content-Length: 0"), false, NoBody, "keep-alive", ok("Y: 2", via, "Content-Length: 0", "Connection: keep-alive")},
 		{"9110-6.6.2", ok("Trailer: X", "Transfer-Encoding: chunked"), false, Chunked, "", ok("Trailer: X", via, "Transfer-Encoding: chunked")},
+		{"9110-15.5.22", lines("HTTP/1.1 426 Up", "Connection: upgrade", "Upgrade: u/2", "Content-Length: 0"), false, NoBody, "close",
+			lines("HTTP/1.1 426 Up", via, "Content-Length: 0", "Connection: Upgrade", "Upgrade: u/2", "Connection: close")},
+		{"9110-15.5.22", lines("HTTP/1.1 426 Up", "Upgrade: u", "Content-Length: 0"), false, NoBody, "", lines("HTTP/1.1 426 Up", via, "Content-Length: 0")},
+		{"9110-7.8", ok("Connection: upgrade", "Upgrade: u", "Content-Length: 0"), false, NoBody, "", ok(via, "Content-Length: 0")},
 		{"9110-6.6.1", ok("Date: x", "Content-Length: 0"), false, NoBody, "", ok("Date: x", "Via: 1.1 outrigger", "Content-Length: 0")},
 		{"9110-6.6.1", ok("Connection: close", "Date: x", "Content-Length: 0"), false, NoBody, "", ok("Date: x", "Via: 1.1 outrigger", "Content-Length: 0")},
 		{"9110-6.6.1", ok("Connection: date", "Date: x", "Content-Length: 0"), false, NoBody, "", ok(via, "Content-Length: 0")},
@@ -137,6 +141,35 @@ func TestForwardedForEndsWithTheClient(t *testing.T) {
 		if strings.Count(strings.ToLower(out), "x-forwarded-for:") != 1 || !strings.HasSuffix(v, "10.0.0.1") {
 			t.Errorf("%q became %q", l, out)
 		}
+	}
+}
+
+// A backend may only switch to what it was asked for (RFC 9110 section 7.8).
+func TestSwitchesTo(t *testing.T) {
+	for _, r := range []struct {
+		asked, got string
+		ok         bool
+	}{
+		{"websocket", "websocket", true},
+		{"websocket", "WebSocket", true},
+		{"u, websocket/13", "websocket", true},
+		{"u/1,v", "V/2, U", true},
+		{"websocket", "h2c", false},
+		{"websocket", "websocket, h2c", false},
+		{"websocket", "web", false},
+		{"websocket", "", false},
+	} {
+		out := forwarded(t, get("Connection: upgrade", "Upgrade: "+r.asked), true, false)
+		m, err := readResponse([]byte(lines("HTTP/1.1 101 Up", "Connection: upgrade", "Upgrade: "+r.got)), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok := m.head.switchesTo(sentUpgrade([]byte(out))); ok != r.ok {
+			t.Errorf("asked for %q, switched to %q: %v", r.asked, r.got, ok)
+		}
+	}
+	if v := sentUpgrade([]byte(forwarded(t, get("Upgrade: u"), false, false))); v != nil {
+		t.Errorf("nothing was asked for, but %q", v)
 	}
 }
 

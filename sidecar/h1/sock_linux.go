@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -21,19 +22,24 @@ type sock struct {
 	bufs *buffers
 	count
 
-	in     *buffer // of the read under way
-	n      int
-	rerr   syscall.Errno
-	out    []byte // left of the write under way
-	werr   syscall.Errno
-	slow   bool // the last write had to wait
+	in   *buffer // of the read under way
+	n    int
+	rerr syscall.Errno
+	out  []byte // left of the write under way
+	werr syscall.Errno
+	slow bool // the last write had to wait
+	// queued is what the kernel held of the write under way when it was last
+	// looked at, -1 without one that waits.
+	queued atomic.Int64
 	held   []byte
 	wrote  bool                  // a byte of what was held has gone out
+	broken bool                  // not all of it could
 	rd, wr func(fd uintptr) bool // made once, so that I/O allocates nothing
 }
 
 func (s *sock) init(nc net.Conn, bufs *buffers) {
 	s.nc, s.bufs = nc, bufs
+	s.queued.Store(-1)
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
 		return
@@ -54,9 +60,10 @@ func (s *sock) fill(f *buffer) (int, error) {
 	s.in = f
 	err := s.raw.Read(s.rd)
 	if s.held != nil && err == nil { // it did not fit into the socket's buffer
-		if _, err = s.Write(s.held); err == nil {
-			s.held = nil
-			err = s.raw.Read(s.rd)
+		_, err = s.Write(s.held)
+		s.held = nil
+		if s.broken = err != nil; !s.broken || s.wrote {
+			err = s.raw.Read(s.rd) // of a peer that took not all there may be an answer
 		}
 	}
 	s.held = nil
@@ -91,7 +98,7 @@ func (s *sock) fillPlain(f *buffer) (int, error) {
 // hold keeps b to be written at the beginning of the next fill: what answers it
 // cannot have come before, so that no read is made that is bound to find
 // nothing.
-func (s *sock) hold(b []byte) { s.held, s.wrote = b, false }
+func (s *sock) hold(b []byte) { s.held, s.wrote, s.broken = b, false, false }
 
 // sendHeld writes what is held and reports whether all of it went out.
 func (s *sock) sendHeld(fd uintptr) bool {
@@ -155,6 +162,9 @@ func (s *sock) writeSome(b []byte) (int, error) {
 	}
 	s.out, s.werr, s.slow = b, 0, false
 	err := s.raw.Write(s.wr)
+	if s.slow {
+		s.queued.Store(-1)
+	}
 	n := len(b) - len(s.out)
 	s.out = nil
 	s.put += int64(n)
@@ -176,13 +186,38 @@ func (s *sock) write(fd uintptr) bool {
 			}
 		case unix.EINTR:
 		case unix.EAGAIN:
-			s.slow = true
+			if s.slow = true; !begun {
+				s.queued.Store(unsent(fd))
+			}
 			return begun
 		default:
 			s.werr = e
 			return true
 		}
 	}
+}
+
+// taken returns how many bytes the peer's kernel has taken of a write that
+// waits, since the last look. Anyone may call it.
+func (s *sock) taken() int64 {
+	before := s.queued.Load()
+	if s.raw == nil || before < 0 {
+		return 0
+	}
+	now := int64(-1)
+	if s.raw.Control(func(fd uintptr) { now = unsent(fd) }) != nil || now < 0 || !s.queued.CompareAndSwap(before, now) {
+		return 0
+	}
+	return before - now
+}
+
+// unsent is how many bytes of a socket have not been acknowledged; -1: unknown.
+func unsent(fd uintptr) int64 {
+	n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+	if err != nil {
+		return -1
+	}
+	return int64(n)
 }
 
 // waited reports whether the last write may have taken time.

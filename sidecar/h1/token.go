@@ -127,8 +127,8 @@ func identify(name []byte) field {
 	if len(name) >= len(known) {
 		return other
 	}
-	for _, k := range known[len(name)] {
-		if fold(name, k.name) {
+	for _, k := range known[len(name)] { // for no name there are none
+		if name[0]|0x20 == k.name[0] && fold(name, k.name) {
 			return k.id
 		}
 	}

@@ -23,8 +23,9 @@ type upload struct {
 	running bool
 	u       *upstream
 	out     buffer
-	taken   int64 // decoded bytes so far
-	most    int64 // of them, 0: no limit
+	held    []byte // what to send in the place of the client's bytes
+	taken   int64  // decoded bytes so far
+	most    int64  // of them, 0: no limit
 	credit  credit
 
 	// lastPiece is set before the last write: whoever sees a whole answer then
@@ -62,6 +63,13 @@ func (p *upload) reset(f Framing, length, most int64) {
 func (p *upload) start(u *upstream) {
 	p.u, p.running, p.waiting = u, true, true
 	go p.pump()
+}
+
+// startHeld begins to send a request that is in memory, head and all. It may be
+// started again for another try.
+func (p *upload) startHeld(u *upstream, b []byte) {
+	p.held, p.complete = b, false
+	p.start(u)
 }
 
 // answered tells that the answer has begun.
@@ -160,6 +168,14 @@ func (p *upload) run() {
 		bufs.release(&p.out)
 		p.done <- struct{}{}
 	}()
+	for ; len(p.held) > 0; p.held = p.held[min(bufSize, len(p.held)):] {
+		p.turn(0, c.rq.within(now(), idle))
+		if _, err := p.u.sock.Write(p.held[:min(bufSize, len(p.held))]); err != nil {
+			p.held = nil
+			return // the answer, if any, tells more than this error
+		}
+		p.complete = len(p.held) <= bufSize
+	}
 	for !p.complete {
 		if c.in.len() == 0 {
 			at := now()

@@ -170,7 +170,7 @@ func TestExpectIgnored(t *testing.T) {
 }
 
 // Interim answers pass to clients of HTTP/1.1, each once and before the final
-// one; a 100 that nobody asked for does not.
+// one; so does a 100 that nobody asked for (RFC 9110 section 15.2).
 func TestInterimAnswers(t *testing.T) {
 	t.Parallel()
 	b := newBackend(t, func(b *backend, p *peer) {
@@ -185,7 +185,7 @@ func TestInterimAnswers(t *testing.T) {
 	for range 2 {
 		c.send(get1("/"))
 		for _, want := range []string{
-			lines("HTTP/1.1 103 Early Hints", "Link: </a>"), lines("HTTP/1.1 103 Early Hints", "Link: </b>"), lines("HTTP/1.1 102 Processing"),
+			continue100, lines("HTTP/1.1 103 Early Hints", "Link: </a>"), lines("HTTP/1.1 103 Early Hints", "Link: </b>"), lines("HTTP/1.1 102 Processing"),
 		} {
 			if got := c.head(); got != want {
 				t.Fatalf("%q, want %q", got, want)

@@ -185,7 +185,7 @@ func TestInvalidRequests(t *testing.T) {
 		{get("Content-Length: 3", "Transfer-Encoding: chunked") + chunkedABC, 400},
 		{lines("GET / HTTP/2.0", "Host: a"), 505},
 		{lines("CONNECT a:80 HTTP/1.1", "Host: a:80"), 501},
-		{post("Transfer-Encoding: gzip"), 501},
+		{post("Transfer-Encoding: gzip, chunked"), 501},
 		{lines("GET /"+strings.Repeat("a", 9000)+" HTTP/1.1", "Host: a"), 414},
 		{"GET /" + strings.Repeat("a", 40_000), 414},
 		{get("A: " + strings.Repeat("a", 40_000)), 431},

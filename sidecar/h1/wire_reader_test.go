@@ -1,0 +1,31 @@
+package h1
+
+import (
+	"testing"
+	"time"
+
+	"outrigger/sidecar/balance"
+)
+
+// A client that takes a long answer at forty times the least rate, never
+// resting, keeps its lease, whatever lies in the kernel's buffers between: with
+// those at their default sizes a blocked write comes free only with every
+// megabyte or two that the client has read.
+func TestSteadyReaderBehindLargeBuffers(t *testing.T) {
+	t.Parallel()
+	cfg := quick()
+	cfg.Timeouts.Idle, cfg.MinRate = time.Minute, 240 // the defaults
+	const piece, pieces = 64 << 10, 60
+	b := pours(t, 32<<20)
+	r := newClocked(t, cfg, balance.DefaultConfig(), b.addr)
+	c := r.dial()
+	c.send(get1("/"))
+	c.head()
+	r.wantClientAlarm(time.Minute) // it waits for the client
+	for i := range pieces {
+		if got := len(c.read(piece)); got != piece || r.s.Stats().ClientGone > 0 {
+			t.Fatalf("cut off after %v at %d bytes a second", time.Duration(i)*6*time.Second, piece/6)
+		}
+		r.pass(6 * time.Second)
+	}
+}
