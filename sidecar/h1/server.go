@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -121,6 +122,7 @@ func (e *Engine) NewServer(cfg Config, b *balance.Balancer, o Options) *Server {
 // it says so and tries again. Once per server.
 func (s *Server) Serve(ln net.Listener) {
 	defer close(s.served)
+	ln = quickListener(ln)
 	defer ln.Close()
 	s.mu.Lock()
 	late := s.draining.Load()
@@ -134,7 +136,7 @@ func (s *Server) Serve(ln net.Listener) {
 		nc, err := ln.Accept()
 		if err != nil {
 			<-s.slots
-			if s.draining.Load() || errors.Is(err, net.ErrClosed) {
+			if s.draining.Load() || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
 				return
 			}
 			s.log.Error("accepting a client connection failed; trying again", "error", err, "in", pause)

@@ -1,9 +1,11 @@
 package h1
 
 import (
+	"errors"
 	"net"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -184,7 +186,7 @@ func (r *clocked) narrow(c *peer) {
 	r.eventually("the server has the connection", func() bool {
 		found := false
 		r.s.each(func(c *conn) {
-			_ = c.nc.(*net.TCPConn).SetWriteBuffer(size)
+			_ = writeBuffer(c.nc, size)
 			found = true
 		})
 		return found
@@ -315,4 +317,14 @@ func TestCreditOfARefusal(t *testing.T) {
 		}
 		c.nc.Close()
 	}
+}
+
+// writeBuffer is net.TCPConn's SetWriteBuffer, for any socket.
+func writeBuffer(nc net.Conn, size int) (err error) {
+	raw, err := nc.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	failed := raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, size) })
+	return errors.Join(failed, err)
 }

@@ -26,6 +26,7 @@ type row struct {
 	n       int      // final answers that the client gets
 	after   after
 	cut     bool // or fewer: the last answer may not come at all
+	strict  bool // the proxy must step in: passing octets on would break the rule
 	retires bool // the connection to the backend is closed, not used again
 	want    []check
 	tune    func(*h1.Config) // of our side, where a rule is about a limit
@@ -43,13 +44,13 @@ func pass(rule, send string, want ...check) row {
 // one of the statuses, and the backend sees nothing of it. What would be the
 // next request is not one: where it starts is anybody's guess.
 func refuse(rule, send string, status ...int) row {
-	return row{rule: rule, send: send, n: 1, after: closes, want: []check{oneOf(status...), untouched()}}
+	return row{rule: rule, send: send, n: 1, after: closes, strict: true, want: []check{oneOf(status...), untouched()}}
 }
 
 // spoil is a row in which a request turns out to be invalid when its head has
 // gone: the backend must not take it for a whole one.
 func spoil(rule, send string, status ...int) row {
-	return row{rule: rule, send: send, n: 1, after: closes, want: []check{oneOf(status...), noneWhole()}}
+	return row{rule: rule, send: send, n: 1, after: closes, strict: true, want: []check{oneOf(status...), noneWhole()}}
 }
 
 // relays is a row about an answer, to a plain GET.
@@ -61,7 +62,7 @@ func relays(rule, answer string, want ...check) row {
 // connection to the backend is done.
 func badAnswer(rule, answer string) row {
 	r := relays(rule, answer+linger, statuses(502))
-	r.retires = true
+	r.retires, r.strict = true, true
 	return r
 }
 

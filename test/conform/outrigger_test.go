@@ -103,7 +103,8 @@ func (g *engine) lane(r *row) (*lane, error) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		sv.s.Serve(ln)
+		// Without its deadlines, so that Shutdown does not wait for latecomers.
+		sv.s.Serve(struct{ net.Listener }{ln})
 	}()
 	return &lane{b: back, addr: ln.Addr().String(), patience: g.patience, settle: func() {
 		dead, stop := context.WithCancel(context.Background())

@@ -4,6 +4,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
+	"testing"
 	"time"
 )
 
@@ -93,4 +95,36 @@ func (l *lane) probe() (*message, error) {
 	}
 	defer c.nc.Close()
 	return c.probe(0), nil
+}
+
+// The harness notices what is not kept: with no proxy at all, client and
+// backend face to face, every row fails in which a proxy must step in.
+func TestNoProxy(t *testing.T) {
+	const briefly = 30 * time.Millisecond // whatever hangs is noticed just so
+	free := make(chan *lane, lanes)
+	for range lanes {
+		b, err := newBackend()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = b.ln.Close() })
+		free <- &lane{b: b, addr: b.addr(), patience: briefly}
+	}
+	var wg sync.WaitGroup
+	for _, r := range rows() {
+		if !r.strict {
+			continue
+		}
+		l := <-free
+		wg.Go(func() {
+			s, err := l.play(&r)
+			if err != nil {
+				t.Error(err)
+			} else if r.bad(s) == "" {
+				t.Errorf("not noticed: %s\nseen: %s", r.rule, s)
+			}
+			free <- l
+		})
+	}
+	wg.Wait()
 }
