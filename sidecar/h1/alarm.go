@@ -77,12 +77,12 @@ func (a *alarm) grant(at int64, now time.Duration) bool {
 	}
 	until := now + a.idle
 	if a.perByte > 0 {
-		until = now + min(a.idle, time.Duration(n)*a.perByte)
+		until = min(until, time.Duration(at)+time.Duration(n)*a.perByte)
 	}
 	if last > 0 {
 		until = min(until, last)
 	}
-	return a.at.CompareAndSwap(at, int64(until))
+	return until > now && a.at.CompareAndSwap(at, int64(until))
 }
 
 // reaper strikes alarms that are due, and looks after client connections that

@@ -131,6 +131,7 @@ func (c *conn) try(fresh bool) (step, failure) {
 		if !c.isGone() {
 			return c.relay(u, sentAt)
 		}
+		c.upload.stop()
 		c.detach()
 		u.close()
 		c.lease.Done(picker.Result{Outcome: c.outcome(c.res.Status), FirstByte: c.rq.times.firstByte, Total: c.rq.times.firstByte})

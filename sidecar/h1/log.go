@@ -2,6 +2,7 @@ package h1
 
 import (
 	"bytes"
+	"net"
 	"time"
 
 	"outrigger/sidecar/access"
@@ -73,8 +74,12 @@ func (c *conn) log(status int, reason string) {
 
 // client is the peer's address for the log.
 func (c *conn) client() string {
-	if a := c.nc.RemoteAddr(); a.Network() == "tcp" {
+	switch a := c.nc.RemoteAddr().(type) {
+	case *net.TCPAddr:
 		return a.String()
+	case *net.UnixAddr:
+		return "unix"
+	default: // it left while its connection was parked
+		return "unknown"
 	}
-	return "unix"
 }

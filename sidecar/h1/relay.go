@@ -100,7 +100,7 @@ func (c *conn) relayed(u *upstream, r picker.Result, body, client error, persist
 	if keep {
 		return stepKeep
 	}
-	if c.in.len() > 0 || c.s.draining.Load() {
+	if c.in.len() > 0 || c.rq.wantsMore {
 		c.lingers = true // the client may have sent more before it saw "close"
 	}
 	return stepClose

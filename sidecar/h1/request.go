@@ -24,6 +24,7 @@ type request struct {
 	expect     bool
 	json       bool // the client prefers JSON
 	streams    bool // its body is sent as it comes, so it cannot be sent twice
+	wantsMore  bool // the client lets the connection persist
 	told       bool // to go ahead with its body
 	impatient  bool // the deadline is the client's own
 	tries      int
@@ -53,7 +54,7 @@ func (c *conn) note() bool {
 	r.start, r.minor = c.now, h.Minor
 	r.head = string(h.Method) == "HEAD"
 	r.replayable = c.s.cfg.Retry.replayable(h)
-	r.keepAlive = h.KeepAlive
+	r.keepAlive, r.wantsMore = h.KeepAlive, h.KeepAlive
 	r.upgrade = c.s.tunnel != nil && h.tunnels()
 	r.expect = h.Expect && h.Framing != NoBody
 	r.json = h.wants("application/json")

@@ -195,11 +195,14 @@ func (c *conn) another(u *upstream, sentAt time.Duration) (failure, bool) {
 		return f, false
 	}
 	r.Total = r.FirstByte
+	early := !c.upload.ended()
+	c.upload.stop()
 	c.detach()
+	reusable := c.res.KeepAlive && !early && c.upload.complete && !u.sock.broken
 	switch {
-	case c.res.KeepAlive && c.res.Framing == NoBody:
+	case reusable && c.res.Framing == NoBody:
 		u.put(c.now)
-	case c.res.KeepAlive && c.res.Framing == Length && c.res.Length <= int64(u.in.len()):
+	case reusable && c.res.Framing == Length && c.res.Length <= int64(u.in.len()):
 		u.in.skip(int(c.res.Length))
 		u.put(c.now)
 	default:

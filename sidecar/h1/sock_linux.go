@@ -60,7 +60,9 @@ func (s *sock) fill(f *buffer) (int, error) {
 	s.in = f
 	err := s.raw.Read(s.rd)
 	if s.held != nil && err == nil { // it did not fit into the socket's buffer
-		_, err = s.Write(s.held)
+		var n int
+		n, err = s.Write(s.held)
+		s.wrote = s.wrote || n > 0
 		s.held = nil
 		if s.broken = err != nil; !s.broken || s.wrote {
 			err = s.raw.Read(s.rd) // of a peer that took not all there may be an answer

@@ -169,6 +169,7 @@ func (p *upload) run() {
 		p.done <- struct{}{}
 	}()
 	for ; len(p.held) > 0; p.held = p.held[min(bufSize, len(p.held)):] {
+		p.lastPiece.Store(len(p.held) <= bufSize)
 		p.turn(0, c.rq.within(now(), idle))
 		if _, err := p.u.sock.Write(p.held[:min(bufSize, len(p.held))]); err != nil {
 			p.held = nil

@@ -7,7 +7,7 @@ import (
 	"outrigger/sidecar/balance"
 )
 
-// A client that takes a long answer at forty times the least rate, never
+// A client that takes a long answer at eighty times the least rate, never
 // resting, keeps its lease, whatever lies in the kernel's buffers between: with
 // those at their default sizes a blocked write comes free only with every
 // megabyte or two that the client has read.
@@ -24,8 +24,8 @@ func TestSteadyReaderBehindLargeBuffers(t *testing.T) {
 	r.wantClientAlarm(time.Minute) // it waits for the client
 	for i := range pieces {
 		if got := len(c.read(piece)); got != piece || r.s.Stats().ClientGone > 0 {
-			t.Fatalf("cut off after %v at %d bytes a second", time.Duration(i)*6*time.Second, piece/6)
+			t.Fatalf("cut off after %v at %d bytes a second", time.Duration(i)*3*time.Second, piece/3)
 		}
-		r.pass(6 * time.Second)
+		r.pass(3 * time.Second)
 	}
 }
