@@ -14,6 +14,7 @@ import (
 
 	"outrigger/discovery"
 	"outrigger/picker"
+	"outrigger/sidecar/access"
 	"outrigger/sidecar/balance"
 	"outrigger/sidecar/tunnel"
 )
@@ -41,6 +42,11 @@ func instance(id, addr string) discovery.Instance {
 // the test it cuts what is left and checks that nothing leaked.
 func newRig(t testing.TB, cfg Config, bcfg balance.Config, addrs ...string) *rig {
 	t.Helper()
+	return newRigLogging(t, cfg, bcfg, nil, addrs...)
+}
+
+func newRigLogging(t testing.TB, cfg Config, bcfg balance.Config, log *access.Logger, addrs ...string) *rig {
+	t.Helper()
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +66,7 @@ func newRig(t testing.TB, cfg Config, bcfg balance.Config, addrs ...string) *rig
 	go b.Run(ctx)
 	r := &rig{t: t, e: e, b: b}
 	r.set(addrs...)
-	r.s = e.NewServer(cfg, b, Options{Tunnel: tunnel.Run})
+	r.s = e.NewServer(cfg, b, Options{Tunnel: tunnel.Run, Access: log})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

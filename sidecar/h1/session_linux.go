@@ -38,7 +38,9 @@ func (c *conn) readable(fd uintptr) bool {
 		c.s.e.bufs.release(&c.in)
 		c.idle()
 		if !full {
-			return false // a short read leaves nothing behind
+			// A short read leaves nothing behind but perhaps the end: that is
+			// noticed when the connection is parked.
+			return false
 		}
 	}
 }

@@ -13,37 +13,37 @@ import (
 	"outrigger/sidecar/balance"
 )
 
-// logged gives the rig an access log that samples no success, unless all is
-// set, and returns what reads its lines once n have been written.
-func (r *rig) logged(all bool) func(n int) []map[string]any {
-	r.t.Helper()
+// newLogged is a rig with an access log that samples no success, unless all is
+// set, and what reads its lines once n have been written.
+func newLogged(t *testing.T, all bool, addr string) (*rig, func(n int) []map[string]any) {
+	t.Helper()
 	cfg := access.DefaultConfig()
-	cfg.Path = filepath.Join(r.t.TempDir(), "log")
+	cfg.Path = filepath.Join(t.TempDir(), "log")
 	if !all {
 		cfg.Sample = 0
 	}
-	var err error
-	if r.s.access, err = access.New(cfg, access.Options{Service: "web"}); err != nil {
-		r.t.Fatal(err)
+	log, err := access.New(cfg, access.Options{Service: "web"})
+	if err != nil {
+		t.Fatal(err)
 	}
-	r.t.Cleanup(func() { _ = r.s.access.Close(context.Background()) })
-	return func(n int) (lines []map[string]any) {
-		r.t.Helper()
-		r.eventually("the lines are written", func() bool { return r.s.access.Written() >= uint64(n) })
+	t.Cleanup(func() { _ = log.Close(context.Background()) })
+	return newRigLogging(t, quick(), balance.DefaultConfig(), log, addr), func(n int) (lines []map[string]any) {
+		t.Helper()
+		eventually(t, "the lines are written", func() bool { return log.Written() >= uint64(n) })
 		f, err := os.Open(cfg.Path)
 		if err != nil {
-			r.t.Fatal(err)
+			t.Fatal(err)
 		}
 		defer f.Close()
 		for sc := bufio.NewScanner(f); sc.Scan(); {
 			var l map[string]any
 			if err := json.Unmarshal(sc.Bytes(), &l); err != nil {
-				r.t.Fatal(err)
+				t.Fatal(err)
 			}
 			lines = append(lines, l)
 		}
 		if len(lines) != n {
-			r.t.Fatalf("%d lines, want %d: %v", len(lines), n, lines)
+			t.Fatalf("%d lines, want %d: %v", len(lines), n, lines)
 		}
 		return lines
 	}
@@ -61,8 +61,7 @@ func wantFields(t *testing.T, line map[string]any, want map[string]any) {
 func TestAccessLogOfAnswers(t *testing.T) {
 	t.Parallel()
 	b := named(t, "b")
-	r := newRig(t, quick(), balance.DefaultConfig(), b.addr)
-	read := r.logged(true)
+	r, read := newLogged(t, true, b.addr)
 	c := r.dial()
 	req := lines("POST /a?secret=1 HTTP/1.1", "Host: shop", "Content-Length: 3", "User-Agent: u", "X-Request-ID: id",
 		"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01") + "abc"
@@ -105,8 +104,7 @@ func TestAccessLogOfFailures(t *testing.T) {
 			b.head(p)
 			p.send(tt.answer)
 		})
-		r := newRig(t, quick(), balance.DefaultConfig(), b.addr)
-		read := r.logged(false)
+		r, read := newLogged(t, false, b.addr)
 		c := r.dial()
 		c.send(tt.req)
 		t.Log(name)
@@ -121,8 +119,7 @@ func TestAccessLogOfNobody(t *testing.T) {
 		b.head(p)
 		_, _ = p.rest()
 	})
-	r := newRig(t, quick(), balance.DefaultConfig(), b.addr)
-	read := r.logged(false)
+	r, read := newLogged(t, false, b.addr)
 	c := r.dial()
 	c.send(get1("/"))
 	r.eventually("the backend has it", func() bool { return len(b.got()) == 1 })
