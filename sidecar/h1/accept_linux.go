@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -19,6 +20,7 @@ type acceptor struct {
 	raw  syscall.RawConn
 	addr *net.TCPAddr
 	take func(fd uintptr) bool // made once
+	shut atomic.Bool
 
 	fd    int // of the connection just accepted
 	from  unix.RawSockaddrAny
@@ -63,6 +65,9 @@ func quickListener(ln net.Listener) net.Listener {
 // Accept implements net.Listener.
 func (a *acceptor) Accept() (net.Conn, error) {
 	if err := a.raw.Read(a.take); err != nil {
+		if a.shut.Load() {
+			err = net.ErrClosed
+		}
 		return nil, err
 	}
 	if a.errno != 0 {
@@ -87,6 +92,12 @@ func (a *acceptor) accept(fd uintptr) bool {
 	}
 }
 
+// Close implements net.Listener.
+func (a *acceptor) Close() error {
+	a.shut.Store(true)
+	return a.File.Close()
+}
+
 // Addr implements net.Listener.
 func (a *acceptor) Addr() net.Addr { return a.addr }
 
@@ -108,7 +119,7 @@ func (c *accepted) LocalAddr() net.Addr {
 	}
 	var sa unix.RawSockaddrAny
 	size := uint32(unsafe.Sizeof(sa))
-	c.control(func(fd uintptr) error {
+	_ = c.control(func(fd uintptr) error {
 		_, _, e := unix.RawSyscall(unix.SYS_GETSOCKNAME, fd, uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
 		if e != 0 {
 			return e

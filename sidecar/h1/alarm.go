@@ -36,8 +36,10 @@ var longAgo = time.Unix(1, 0) // read-only
 
 // set arms the alarm, unless it has struck.
 func (a *alarm) set(at time.Duration) {
-	if old := a.at.Load(); old != fired {
-		a.at.CompareAndSwap(old, int64(at))
+	for {
+		if old := a.at.Load(); old == fired || a.at.CompareAndSwap(old, int64(at)) {
+			return
+		}
 	}
 }
 

@@ -71,14 +71,25 @@ func (c *conn) fillFrom(u *upstream) error {
 		}
 		return err
 	}
-	_ = u.nc.SetReadDeadline(time.Now().Add(expectWait))
+	wait := expectWait
+	if c.rq.deadline > 0 {
+		wait = min(wait, c.rq.deadline-c.s.e.now())
+	}
+	_ = u.nc.SetReadDeadline(time.Now().Add(wait))
 	k, err := u.sock.fill(&u.in)
 	if u.alarm.struck() || c.isGone() {
 		return err
 	}
 	_ = u.nc.SetReadDeadline(time.Time{})
+	if u.alarm.struck() {
+		_ = u.nc.SetReadDeadline(longAgo)
+	}
 	if k > 0 || err == nil {
 		return nil
+	}
+	if c.overdue() {
+		u.alarm.fire()
+		return err
 	}
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err

@@ -34,9 +34,6 @@ type conn struct {
 	state   headState             // how simpleRequests ended
 	lingers bool                  // the client is to get what was sent before the connection is closed
 	idleAt  atomic.Int64          // since when it waits for a request; 0: in one
-	// nudged tells that the read deadline is in the past only to wake the
-	// goroutine from its wait for a request.
-	nudged atomic.Bool
 
 	mu   sync.Mutex
 	up   *upstream // the connection that a hang-up must wake
@@ -125,6 +122,9 @@ func (c *conn) begin() {
 func (c *conn) rest() {
 	if w := c.work; w != nil && c.in.len() == 0 {
 		c.work = nil
+		if w.upload.running {
+			return // it is not ours alone
+		}
 		w.upload.c = nil
 		if cap(w.out) > maxKept {
 			w.out = nil
@@ -185,6 +185,9 @@ func (c *conn) hangUp() {
 	c.gone = true
 	if c.up != nil {
 		c.up.alarm.fire()
+	}
+	if c.idleAt.Load() != 0 {
+		c.nudge() // its end may have come with the last bytes, and been missed
 	}
 	if c.left != nil {
 		close(c.left)

@@ -98,10 +98,29 @@ func (c *conn) try(fresh bool) (step, failure) {
 		c.rq.tryEnd = c.now + t
 	}
 	c.key.Tried.Add(c.lease.Endpoint())
+	for {
+		st, f, err := c.tryOnce(fresh)
+		if err != errStale {
+			return st, f
+		}
+	}
+}
+
+// errStale is the error of a kept-alive connection that was found closed, or
+// with bytes that nobody asked for, before anything was sent.
+var errStale = errors.New("the kept-alive connection is of no use")
+
+// tryOnce is a try on one connection. With errStale the lease goes on.
+func (c *conn) tryOnce(fresh bool) (step, failure, error) {
 	p := c.lease.Conns().(*pool)
 	u, err := p.get(c, fresh, c.inTry(p.cfg.Timeouts.Connect)-c.now)
 	if err != nil {
-		return c.dialFailed(err)
+		st, f := c.dialFailed(err)
+		return st, f, nil
+	}
+	if u.reused && u.sock.looksFirst() && !c.holds() && !u.quiet() {
+		u.close()
+		return 0, failure{}, errStale
 	}
 	c.rq.reused, c.rq.times.connect = u.reused, 0
 	if !u.reused {
@@ -111,7 +130,7 @@ func (c *conn) try(fresh bool) (step, failure) {
 		c.detach()
 		u.close()
 		c.lease.Done(picker.Result{Outcome: picker.Ignore})
-		return stepRetry, failure{}
+		return stepRetry, failure{}, nil
 	}
 	sentAt := c.now
 	f, err := c.send(u)
@@ -120,10 +139,21 @@ func (c *conn) try(fresh bool) (step, failure) {
 		f.sent = f.sent || u.sock.wrote
 	}
 	c.clock()
+	if err == errStale && c.detach() {
+		u.close()
+		return 0, failure{}, err
+	}
 	if err != nil {
-		return c.broke(u, f, err)
+		st, f := c.broke(u, f, err)
+		return st, f, nil
 	}
 	c.rq.times.firstByte = c.now - sentAt
+	st, f := c.answered(u, sentAt)
+	return st, f, nil
+}
+
+// answered goes on with the answer whose head is in c.res.
+func (c *conn) answered(u *upstream, sentAt time.Duration) (step, failure) {
 	if c.unwanted() {
 		if f, ok := c.another(u, sentAt); ok {
 			return stepRetry, f
@@ -191,13 +221,17 @@ func timedOut(reason, text string) failure {
 // the answer: one that comes early would be missed while a write waits.
 const maxHeld = 64 << 10
 
+// holds reports whether the request is written by the goroutine that awaits the
+// answer.
+func (c *conn) holds() bool { return !c.rq.streams && len(c.out) <= maxHeld }
+
 // send has the head, with a small body, written when the answer is waited for,
 // or writes it and starts the upload of a large one.
 func (c *conn) send(u *upstream) (failure, error) {
 	u.alarm.last.Store(int64(c.rq.deadline))
 	u.alarm.set(c.inTry(c.s.cfg.Timeouts.FirstByte))
-	if !c.rq.streams && len(c.out) <= maxHeld {
-		u.sock.hold(c.out)
+	if c.holds() {
+		u.sock.hold(c.out, u.reused)
 		return failure{}, nil
 	}
 	if !c.rq.streams {

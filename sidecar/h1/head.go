@@ -20,15 +20,16 @@ const (
 // readHead reads and parses the next request head, or answers why it cannot.
 func (c *conn) readHead() headState {
 	s := c.s
+	c.skipEmptyLines()
 	began := c.in.len() > 0
 	if began {
 		c.headBegins()
 	} else {
+		c.rest()
 		c.idle()
 	}
 	seen := 0
 	for {
-		c.skipEmptyLines()
 		n, err := FindHead(c.in.unread(), max(0, seen-2))
 		if n > 0 {
 			return c.parse(n)
@@ -37,7 +38,7 @@ func (c *conn) readHead() headState {
 			err = tooLong(c.in.unread())
 		}
 		if err != nil {
-			return c.reject(err)
+			return c.rejectHead(err)
 		}
 		seen = c.in.len()
 		if err := c.fillIn(); err == errNudged {
@@ -49,7 +50,8 @@ func (c *conn) readHead() headState {
 			return c.noHead(err, seen > 0)
 		}
 		c.clock()
-		if !began {
+		c.skipEmptyLines()
+		if !began && c.in.len() > 0 {
 			began = true
 			c.idleAt.Store(0)
 			c.headBegins()
@@ -123,13 +125,20 @@ func (c *conn) noHead(err error, partial bool) headState {
 func (c *conn) parse(n int) headState {
 	head := c.in.unread()[:n]
 	if n > c.s.cfg.Limits.Head {
-		return c.reject(tooLong(head))
+		return c.rejectHead(tooLong(head))
 	}
 	if err := c.req.ParseRequest(head, c.s.cfg.Limits); err != nil {
-		return c.reject(err)
+		return c.rejectHead(err)
 	}
 	c.in.skip(n)
 	return headRead
+}
+
+// rejectHead is reject for a head that was not parsed: the answer to HEAD must
+// have no content all the same.
+func (c *conn) rejectHead(err error) headState {
+	c.rq.head = bytes.HasPrefix(c.in.unread(), []byte("HEAD "))
+	return c.reject(err)
 }
 
 // reject answers a request that is invalid and ends the connection: where the
@@ -142,8 +151,6 @@ func (c *conn) reject(err error) headState {
 		status = pe.Status
 	}
 	c.rq.minor, c.rq.keepAlive = 1, false
-	// The head may not have been parsed, but its answer must have no content.
-	c.rq.head = c.rq.head || bytes.HasPrefix(c.in.unread(), []byte("HEAD "))
 	c.reply(answer{status: status, text: what, termination: badRequest(status)})
 	return headNone
 }

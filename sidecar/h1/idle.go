@@ -28,38 +28,34 @@ func patienceIn(n int) time.Duration {
 
 // tick is called by the reaper.
 func (c *conn) tick(now, patience time.Duration) {
-	switch at := time.Duration(c.idleAt.Load()); {
-	case at == 0:
-		c.s.e.watch.hangUp(c)
-	case canPark && now-at >= patience:
+	c.s.e.watch.hangUp(c)
+	if at := time.Duration(c.idleAt.Load()); canPark && at != 0 && now-at >= patience {
 		c.nudge()
 	}
 }
 
 // nudge wakes the goroutine if it waits for a request.
-func (c *conn) nudge() {
-	c.nudged.Store(true)
-	_ = c.nc.SetReadDeadline(longAgo)
-}
+func (c *conn) nudge() { _ = c.nc.SetReadDeadline(longAgo) }
 
 // errNudged is the error of a read that was woken by nudge.
 var errNudged = errors.New("woken")
 
 // lifted reports whether the error of a read was nothing but a nudge, and makes
-// the connection readable again.
+// the connection readable again. Any other deadline comes after the alarm struck
+// or from stop.
 func (c *conn) lifted(err error) bool {
-	if !errors.Is(err, os.ErrDeadlineExceeded) || !c.nudged.Swap(false) {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || c.ending() || c.nc.SetReadDeadline(time.Time{}) != nil {
 		return false
 	}
-	if c.nc.SetReadDeadline(time.Time{}) != nil {
-		return false
-	}
-	if c.alarm.struck() || c.work != nil && c.upload.stopping.Load() {
+	if c.ending() {
 		_ = c.nc.SetReadDeadline(longAgo) // lifting the nudge must not lift theirs
 		return false
 	}
 	return true
 }
+
+// ending reports whether reads from the client are to fail.
+func (c *conn) ending() bool { return c.alarm.struck() || c.work != nil && c.upload.stopping.Load() }
 
 // fillIn reads from the client.
 func (c *conn) fillIn() error {
@@ -124,5 +120,5 @@ func (c *conn) closeIdle(now time.Duration) {
 // cut ends the connection at once, tunnels too.
 func (c *conn) cut() {
 	c.hangUp()
-	go c.nc.Close() // which waits for whoever is in the midst of a read
+	go func() { _ = c.nc.Close() }() // it waits for whoever is in the midst of a read
 }

@@ -2,6 +2,7 @@ package h1
 
 import (
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -18,6 +19,9 @@ type parked struct {
 	fd     int
 	idleAt time.Duration
 	served int
+	// Of a connection that came by an acceptor.
+	listener *net.TCPAddr
+	remote   netip.AddrPort
 }
 
 // park turns c into a parked connection, if it can. From then on c is dead.
@@ -33,7 +37,10 @@ func (w *watcher) park(c *conn) bool {
 		return false
 	}
 	w.remove(c)
-	p := parked{c.s, fd, time.Duration(c.idleAt.Load()), c.served}
+	p := parked{s: c.s, fd: fd, idleAt: time.Duration(c.idleAt.Load()), served: c.served}
+	if a, ok := c.nc.(*accepted); ok {
+		p.remote, p.listener = a.remote, a.listener
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.next++
@@ -55,12 +62,16 @@ func (w *watcher) take(id uint64) {
 // wake makes it a connection again, whose next request is there to be read.
 func (p parked) wake() {
 	f := os.NewFile(uintptr(p.fd), "client")
-	nc, err := net.FileConn(f)
-	_ = f.Close()
-	if err != nil {
-		p.s.grip(err)
-		p.s.ended()
-		return
+	var nc net.Conn = &accepted{File: f, listener: p.listener, remote: p.remote}
+	if p.listener == nil {
+		var err error
+		nc, err = net.FileConn(f)
+		_ = f.Close()
+		if err != nil {
+			p.s.grip(err)
+			p.s.ended()
+			return
+		}
 	}
 	c := newConn(p.s, nc)
 	c.served = p.served

@@ -49,15 +49,16 @@ func (e *Engine) Conns(cfg Config, log hclog.Logger) func(*picker.Endpoint) bala
 	}
 }
 
-// get returns an idle connection that is still open, or a new one, dialled
-// within limit. fresh asks for a new one.
+// get returns an idle connection, or a new one, dialled within limit. fresh asks
+// for a new one. That an idle one is still open and quiet is for the caller to
+// look at, if its sock looks first.
 func (p *pool) get(ctx context.Context, fresh bool, limit time.Duration) (*upstream, error) {
 	for !fresh {
 		u := p.pop()
 		if u == nil {
 			break
 		}
-		if !u.outdated() && u.quiet() {
+		if !u.outdated() && (u.sock.looksFirst() || u.quiet()) {
 			u.reused = true
 			return u, nil
 		}

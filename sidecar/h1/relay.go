@@ -306,7 +306,9 @@ func (c *conn) more(u *upstream) error {
 func (c *conn) upgraded(u *upstream, r picker.Result) {
 	head := c.s.forward.appendResponse(nil, &c.res, NoBody, "", true)
 	c.s.stats.passed[1].Add(1)
-	present := c.write(head) == nil
+	ended := c.upload.ended()
+	c.upload.stop()
+	present := ended && c.write(head) == nil
 	present = c.detach() && present
 	reason := access.Done
 	ok := c.alarm.off() && u.alarm.off()

@@ -110,11 +110,10 @@ func (c *conn) linger() {
 	c.alarm.set(c.s.e.now() + lingerFor)
 	for n := 0; n < lingerBytes; {
 		c.in.r, c.in.w = 0, 0
-		k, err := c.sock.fill(&c.in)
-		if err != nil {
+		if c.fillIn() != nil {
 			return
 		}
-		n += k
+		n += c.in.len()
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
-	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -117,8 +116,8 @@ func (e *Engine) NewServer(cfg Config, b *balance.Balancer, o Options) *Server {
 	return s
 }
 
-// Serve accepts connections until Shutdown, which may even come first. It
-// closes the listener. When accepting fails (out of descriptors, most likely)
+// Serve accepts connections until Shutdown, which may even come first. It takes
+// the listener over and closes it. When accepting fails (out of descriptors, most likely)
 // it says so and tries again. Once per server.
 func (s *Server) Serve(ln net.Listener) {
 	defer close(s.served)
@@ -136,7 +135,7 @@ func (s *Server) Serve(ln net.Listener) {
 		nc, err := ln.Accept()
 		if err != nil {
 			<-s.slots
-			if s.draining.Load() || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
+			if s.draining.Load() || errors.Is(err, net.ErrClosed) {
 				return
 			}
 			s.log.Error("accepting a client connection failed; trying again", "error", err, "in", pause)

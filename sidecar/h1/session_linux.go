@@ -38,8 +38,8 @@ func (c *conn) readable(fd uintptr) bool {
 		c.s.e.bufs.release(&c.in)
 		c.idle()
 		if !full {
-			// A short read leaves nothing behind but perhaps the end: that is
-			// noticed when the connection is parked.
+			// A short read leaves nothing behind but perhaps the end, which the
+			// watcher hears of.
 			return false
 		}
 	}

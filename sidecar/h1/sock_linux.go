@@ -30,11 +30,13 @@ type sock struct {
 	slow bool // the last write had to wait
 	// queued is what the kernel held of the write under way when it was last
 	// looked at, -1 without one that waits.
-	queued atomic.Int64
-	held   []byte
-	wrote  bool                  // a byte of what was held has gone out
-	broken bool                  // not all of it could
-	rd, wr func(fd uintptr) bool // made once, so that I/O allocates nothing
+	queued  atomic.Int64
+	held    []byte
+	wrote   bool                  // a byte of what was held has gone out
+	broken  bool                  // not all of it could
+	suspect bool                  // nothing may be there to read before what is held is written
+	stale   bool                  // something was
+	rd, wr  func(fd uintptr) bool // made once, so that I/O allocates nothing
 }
 
 func (s *sock) init(nc net.Conn, bufs *buffers) {
@@ -59,6 +61,10 @@ func (s *sock) fill(f *buffer) (int, error) {
 	}
 	s.in = f
 	err := s.raw.Read(s.rd)
+	if s.stale {
+		s.stale, s.held = false, nil
+		return 0, errStale
+	}
 	if s.held != nil && err == nil { // it did not fit into the socket's buffer
 		var n int
 		n, err = s.Write(s.held)
@@ -98,9 +104,22 @@ func (s *sock) fillPlain(f *buffer) (int, error) {
 }
 
 // hold keeps b to be written at the beginning of the next fill: what answers it
-// cannot have come before, so that no read is made that is bound to find
-// nothing.
-func (s *sock) hold(b []byte) { s.held, s.wrote, s.broken = b, false, false }
+// comes later, so that no read is made that is bound to find nothing. suspect
+// has that fill fail with errStale, and nothing written, if there is something
+// to read before: from a kept-alive connection nothing may have come.
+func (s *sock) hold(b []byte, suspect bool) {
+	s.held, s.wrote, s.broken, s.suspect = b, false, false, suspect
+}
+
+// looksFirst reports whether hold's suspicion is looked into.
+func (s *sock) looksFirst() bool { return s.raw != nil }
+
+// mute reports whether there is nothing to read, not even the end.
+func mute(fd uintptr) bool {
+	var one [1]byte
+	_, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&one)), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+	return e == unix.EAGAIN
+}
 
 // sendHeld writes what is held and reports whether all of it went out.
 func (s *sock) sendHeld(fd uintptr) bool {
@@ -120,6 +139,10 @@ func (s *sock) sendHeld(fd uintptr) bool {
 
 func (s *sock) read(fd uintptr) bool {
 	if s.held != nil {
+		if s.suspect && !mute(fd) {
+			s.stale = true
+			return true
+		}
 		return !s.sendHeld(fd)
 	}
 	s.bufs.attach(s.in)

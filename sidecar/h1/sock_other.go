@@ -33,7 +33,10 @@ func (s *sock) fill(f *buffer) (int, error) {
 }
 
 // hold keeps b to be written at the beginning of the next fill.
-func (s *sock) hold(b []byte) { s.held, s.wrote = b, false }
+func (s *sock) hold(b []byte, _ bool) { s.held, s.wrote = b, false }
+
+// looksFirst is for Linux.
+func (s *sock) looksFirst() bool { return false }
 
 // Write implements io.Writer.
 func (s *sock) Write(b []byte) (int, error) {

@@ -108,8 +108,12 @@ func (p *upload) stop() {
 	_ = p.c.nc.SetReadDeadline(longAgo)
 	_ = p.u.nc.SetWriteDeadline(longAgo)
 	<-p.done
+	p.stopping.Store(false)
 	if !p.c.alarm.struck() {
 		_ = p.c.nc.SetReadDeadline(time.Time{})
+		if p.c.alarm.struck() {
+			_ = p.c.nc.SetReadDeadline(longAgo)
+		}
 	}
 	if !p.c.alarm.struck() && p.clientErr != nil && os.IsTimeout(p.clientErr) {
 		p.clientErr = nil // it was we who ended it
