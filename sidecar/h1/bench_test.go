@@ -1,8 +1,13 @@
 package h1
 
 import (
+	"bytes"
+	"net"
 	"strings"
 	"testing"
+
+	"outrigger/picker"
+	"outrigger/sidecar/balance"
 )
 
 var (
@@ -119,4 +124,57 @@ func BenchmarkForward(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkForwardPipes is the same over in-memory pipes: what it costs without
+// the kernel's part, but with two hand-overs between goroutines each way.
+func BenchmarkForwardPipes(b *testing.B) {
+	r := newRig(b, quick(), balance.DefaultConfig(), "127.0.0.1:1") // never dialled
+	answer := append(bytes.Clone(benchResponse), bytes.Repeat([]byte("x"), 512)...)
+	near, far := net.Pipe()
+	lease, err := r.b.TryAcquire(balance.Key{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	p := lease.Conns().(*pool)
+	lease.Done(picker.Result{Outcome: picker.Ignore})
+	u := &upstream{nc: near, pool: p, peek: newPeeker(near)}
+	u.sock.init(near, r.e.bufs)
+	u.alarm.conn = near
+	r.e.reaper.add(&u.alarm)
+	u.put(r.e.now())
+	go func() {
+		in := make([]byte, 4096)
+		for {
+			if _, err := far.Read(in); err != nil {
+				return
+			}
+			if _, err := far.Write(answer); err != nil {
+				return
+			}
+		}
+	}()
+	client, server := net.Pipe()
+	r.s.slots <- struct{}{}
+	r.s.start(server)
+	out := make([]byte, 4096)
+	exchange := func() {
+		if _, err := client.Write(benchRequest); err != nil {
+			b.Fatal(err)
+		}
+		for n := 0; !bytes.HasSuffix(out[:n], answer[len(answer)-512:]); {
+			k, err := client.Read(out[n:])
+			if err != nil {
+				b.Fatal(err)
+			}
+			n += k
+		}
+	}
+	exchange()
+	b.ReportAllocs()
+	for b.Loop() {
+		exchange()
+	}
+	_ = client.Close()
+	_ = far.Close()
 }

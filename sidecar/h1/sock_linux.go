@@ -87,22 +87,6 @@ func (s *sock) fill(f *buffer) (int, error) {
 	return s.n, nil
 }
 
-// fillPlain is fill for what is no plain socket.
-func (s *sock) fillPlain(f *buffer) (int, error) {
-	if b := s.held; b != nil {
-		s.held = nil
-		n, err := s.nc.Write(b)
-		s.put += int64(n)
-		if s.wrote = n > 0; err != nil {
-			return 0, err
-		}
-	}
-	s.bufs.attach(f)
-	n, err := f.fill(s.nc)
-	s.got += int64(n)
-	return n, err
-}
-
 // hold keeps b to be written at the beginning of the next fill: what answers it
 // comes later, so that no read is made that is bound to find nothing. suspect
 // has that fill fail with errStale, and nothing written, if there is something

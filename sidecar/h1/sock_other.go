@@ -17,20 +17,7 @@ type sock struct {
 func (s *sock) init(nc net.Conn, bufs *buffers) { s.nc, s.bufs = nc, bufs }
 
 // fill writes what is held and reads once into f.
-func (s *sock) fill(f *buffer) (int, error) {
-	if b := s.held; b != nil {
-		s.held = nil
-		n, err := s.nc.Write(b)
-		s.put += int64(n)
-		if s.wrote = n > 0; err != nil {
-			return 0, err
-		}
-	}
-	s.bufs.attach(f)
-	n, err := f.fill(s.nc)
-	s.got += int64(n)
-	return n, err
-}
+func (s *sock) fill(f *buffer) (int, error) { return s.fillPlain(f) }
 
 // hold keeps b to be written at the beginning of the next fill.
 func (s *sock) hold(b []byte, _ bool) { s.held, s.wrote = b, false }

@@ -61,27 +61,31 @@ const versionLimit = 30 * time.Second
 
 // consulVersion runs `consul version` and returns its first line.
 func consulVersion(ctx context.Context, path string) (string, error) {
+	return versionOf(ctx, path, "version", "Consul v")
+}
+
+// versionOf runs a program with one argument and returns the first line of what
+// it says, which has to begin with prefix.
+func versionOf(ctx context.Context, path, arg, prefix string) (string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, versionLimit, errors.New("no answer within "+versionLimit.String()))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, "version")
+	cmd := exec.CommandContext(ctx, path, arg)
 	cmd.WaitDelay = pipeGrace
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return "", fmt.Errorf("%s version: %w", path, err)
+		return "", fmt.Errorf("%s %s: %w", path, arg, err)
 	}
 	line, _, _ := strings.Cut(string(out), "\n")
-	if !strings.HasPrefix(line, "Consul v") {
-		return "", fmt.Errorf("%s version: answered %.60q instead of \"Consul v...\"", path, line)
+	if !strings.HasPrefix(line, prefix) {
+		return "", fmt.Errorf("%s %s: answered %.60q instead of \"%s...\"", path, arg, line, prefix)
 	}
 	return line, nil
 }
 
 const consulPkg = "github.com/hashicorp/consul"
-
-var consulRequirement = regexp.MustCompile(`(?m)^\s*(?:require\s+)?` + regexp.QuoteMeta(consulPkg) + `\s+(v[^\s/]+)`)
 
 // pinnedConsul builds the Consul of test/consul, or finds it built. The cache
 // folder's name holds all that goes into it.
@@ -91,7 +95,7 @@ func pinnedConsul(ctx context.Context, say Say) (string, error) {
 		return "", fmt.Errorf("find the module that pins Consul: %w", err)
 	}
 	src := filepath.Join(root, "test", "consul")
-	version, key, err := pinnedKey(ctx, src)
+	version, key, err := pinnedKey(ctx, src, consulPkg)
 	if err != nil {
 		return "", fmt.Errorf("find the pinned Consul: %w", err)
 	}
@@ -116,9 +120,9 @@ func pinnedConsul(ctx context.Context, say Say) (string, error) {
 	return c.out, c.ensure(ctx)
 }
 
-// pinnedKey is the pinned version and a hash of go.mod, go.sum and the Go
-// toolchain that would build them.
-func pinnedKey(ctx context.Context, src string) (version, key string, err error) {
+// pinnedKey is the version of pkg that the module in src pins, and a hash of its
+// go.mod, go.sum and the Go toolchain that would build them.
+func pinnedKey(ctx context.Context, src, pkg string) (version, key string, err error) {
 	mod, err := os.ReadFile(filepath.Join(src, "go.mod"))
 	if err != nil {
 		return "", "", err
@@ -127,9 +131,10 @@ func pinnedKey(ctx context.Context, src string) (version, key string, err error)
 	if err != nil {
 		return "", "", err
 	}
-	m := consulRequirement.FindSubmatch(mod)
+	requirement := regexp.MustCompile(`(?m)^\s*(?:require\s+)?` + regexp.QuoteMeta(pkg) + `\s+(v[^\s/]+)`)
+	m := requirement.FindSubmatch(mod)
 	if m == nil {
-		return "", "", fmt.Errorf("%s requires no %s", filepath.Join(src, "go.mod"), consulPkg)
+		return "", "", fmt.Errorf("%s requires no %s", filepath.Join(src, "go.mod"), pkg)
 	}
 	goCmd, err := findGo()
 	if err != nil {

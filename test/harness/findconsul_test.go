@@ -106,7 +106,7 @@ func TestPinnedConsulIsReused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	version, key, err := pinnedKey(t.Context(), filepath.Join(root, "test", "consul"))
+	version, key, err := pinnedKey(t.Context(), filepath.Join(root, "test", "consul"), consulPkg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestPinnedKeyNeedsTheRequirement(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, _, err := pinnedKey(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "requires no") {
+	if _, _, err := pinnedKey(t.Context(), dir, consulPkg); err == nil || !strings.Contains(err.Error(), "requires no") {
 		t.Errorf("error %v, want that Consul is not required", err)
 	}
 }

@@ -1,15 +1,11 @@
 package harness
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 )
 
@@ -65,27 +61,10 @@ func (e *ToxiproxyBuildError) Unwrap() error { return e.err }
 
 // toxiproxyVersion runs `toxiproxy-server -version` and returns its line.
 func toxiproxyVersion(ctx context.Context, path string) (string, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, versionLimit, errors.New("no answer within "+versionLimit.String()))
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, "-version")
-	cmd.WaitDelay = pipeGrace
-	out, err := cmd.CombinedOutput()
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		return "", fmt.Errorf("%s -version: %w", path, err)
-	}
-	line, _, _ := strings.Cut(string(out), "\n")
-	if !strings.HasPrefix(line, "toxiproxy-server version ") {
-		return "", fmt.Errorf("%s -version: answered %.60q instead of \"toxiproxy-server version ...\"", path, line)
-	}
-	return line, nil
+	return versionOf(ctx, path, "-version", "toxiproxy-server version ")
 }
 
 const toxiproxyPkg = "github.com/Shopify/toxiproxy/v2"
-
-var toxiproxyRequirement = regexp.MustCompile(`(?m)^\s*(?:require\s+)?` + regexp.QuoteMeta(toxiproxyPkg) + `\s+(v[^\s/]+)`)
 
 // pinnedToxiproxy builds the toxiproxy-server of test/toxiproxy, or finds it
 // built. The cache folder's name holds all that goes into it.
@@ -95,7 +74,7 @@ func pinnedToxiproxy(ctx context.Context, say Say) (string, error) {
 		return "", fmt.Errorf("find the module that pins toxiproxy: %w", err)
 	}
 	src := filepath.Join(root, "test", "toxiproxy")
-	version, key, err := pinnedToxiproxyKey(ctx, src)
+	version, key, err := pinnedKey(ctx, src, toxiproxyPkg)
 	if err != nil {
 		return "", fmt.Errorf("find the pinned toxiproxy: %w", err)
 	}
@@ -119,39 +98,4 @@ func pinnedToxiproxy(ctx context.Context, say Say) (string, error) {
 		},
 	}
 	return c.out, c.ensure(ctx)
-}
-
-// pinnedToxiproxyKey is the pinned version and a hash of go.mod, go.sum and the
-// Go toolchain that would build them.
-func pinnedToxiproxyKey(ctx context.Context, src string) (version, key string, err error) {
-	mod, err := os.ReadFile(filepath.Join(src, "go.mod"))
-	if err != nil {
-		return "", "", err
-	}
-	sum, err := os.ReadFile(filepath.Join(src, "go.sum"))
-	if err != nil {
-		return "", "", err
-	}
-	m := toxiproxyRequirement.FindSubmatch(mod)
-	if m == nil {
-		return "", "", fmt.Errorf("%s requires no %s", filepath.Join(src, "go.mod"), toxiproxyPkg)
-	}
-	goCmd, err := findGo()
-	if err != nil {
-		return "", "", err
-	}
-	cmd := exec.CommandContext(ctx, goCmd, "version") // in src: its go.mod may switch toolchains
-	cmd.Dir = src
-	cmd.Env = append(os.Environ(), "GOWORK=off", "PWD="+src)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	toolchain, err := cmd.Output()
-	if err != nil {
-		return "", "", fmt.Errorf("%s version in %s: %w:\n%s", goCmd, src, err, tail(stderr.Bytes()))
-	}
-	h := sha256.New()
-	for _, part := range [][]byte{mod, sum, toolchain} {
-		fmt.Fprintf(h, "%d\n%s", len(part), part)
-	}
-	return string(m[1]), fmt.Sprintf("%x", h.Sum(nil)[:6]), nil
 }

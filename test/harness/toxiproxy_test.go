@@ -86,7 +86,7 @@ func TestPinnedToxiproxyIsReused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	version, key, err := pinnedToxiproxyKey(t.Context(), filepath.Join(root, "test", "toxiproxy"))
+	version, key, err := pinnedKey(t.Context(), filepath.Join(root, "test", "toxiproxy"), toxiproxyPkg)
 	if err != nil {
 		t.Fatal(err)
 	}
