@@ -30,10 +30,12 @@ type conn struct {
 	headAt time.Duration // when the first byte of the request came
 	served int           // requests so far
 
-	ready   func(fd uintptr) bool // readable, bound once
-	state   headState             // how simpleRequests ended
-	lingers bool                  // the client is to get what was sent before the connection is closed
-	idleAt  atomic.Int64          // since when it waits for a request; 0: in one
+	ready    func(fd uintptr) bool // readable, bound once
+	state    headState             // how simpleRequests ended
+	lingers  bool                  // the client is to get what was sent before the connection is closed
+	idleAt   atomic.Int64          // since when it waits for a request; 0: in one
+	lasting  atomic.Bool           // its request has lasted until a tick
+	finished atomic.Bool           // its client sends no more
 
 	mu   sync.Mutex
 	up   *upstream // the connection that a hang-up must wake
@@ -174,8 +176,8 @@ func (c *conn) crashed(p any) {
 	}
 }
 
-// hangUp is called when the client has hung up, by the watcher, or is to be
-// treated as if: whatever waits on its behalf is woken.
+// hangUp is called when the client has hung up or is to be treated as if:
+// whatever waits on its behalf is woken.
 func (c *conn) hangUp() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -185,9 +187,6 @@ func (c *conn) hangUp() {
 	c.gone = true
 	if c.up != nil {
 		c.up.alarm.fire()
-	}
-	if c.idleAt.Load() != 0 {
-		c.nudge() // its end may have come with the last bytes, and been missed
 	}
 	if c.left != nil {
 		close(c.left)

@@ -72,6 +72,7 @@ func (c *conn) idle() {
 func (c *conn) headBegins() {
 	c.begin()
 	c.headAt = c.now
+	c.lasting.Store(false)
 	c.rq.begin(c)
 	c.credit.reset(&c.s.cfg)
 	c.alarm.last.Store(0)
@@ -112,7 +113,7 @@ func badRequest(status int) string {
 func (c *conn) noHead(err error, partial bool) headState {
 	if partial && errors.Is(err, os.ErrDeadlineExceeded) && !c.isGone() {
 		c.lastWords()
-		return c.reject(&ParseError{408, "the head took too long"})
+		return c.rejectHead(&ParseError{408, "the head took too long"})
 	}
 	if partial && errors.Is(err, io.EOF) {
 		c.s.stats.clientErrors.Add(1) // cut off; there is nobody to tell

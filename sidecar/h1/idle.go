@@ -28,9 +28,28 @@ func patienceIn(n int) time.Duration {
 
 // tick is called by the reaper.
 func (c *conn) tick(now, patience time.Duration) {
+	at := time.Duration(c.idleAt.Load())
+	if at == 0 {
+		c.lasting.Store(true)
+	}
 	c.s.e.watch.hangUp(c)
-	if at := time.Duration(c.idleAt.Load()); canPark && at != 0 && now-at >= patience {
+	switch {
+	case at == 0 && c.finished.Load():
+		c.hangUp()
+	case canPark && at != 0 && now-at >= patience:
 		c.nudge()
+	}
+}
+
+// peerFinished is called by the watcher when the client will send no more. That
+// counts as leaving, but a last request that came with it is served if it does
+// not last until a tick.
+func (c *conn) peerFinished() {
+	c.finished.Store(true)
+	if c.lasting.Load() {
+		c.hangUp()
+	} else if c.idleAt.Load() != 0 {
+		c.nudge() // the end may have come with the last bytes, and been missed
 	}
 }
 

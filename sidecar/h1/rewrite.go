@@ -5,7 +5,7 @@ import (
 	"strconv"
 )
 
-// via is what this proxy adds to Via (RFC 9110 section 7.6.3).
+// viaName is what this proxy adds to Via (RFC 9110 section 7.6.3).
 const viaName = "outrigger"
 
 // appendHop appends what a request's head says of this connection alone, and

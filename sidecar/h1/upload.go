@@ -58,8 +58,8 @@ func (p *upload) reset(f Framing, length, most int64) {
 	p.stopping.Store(false)
 }
 
-// start begins the upload. Not twice for one request: what has been read from
-// the client cannot be read again.
+// start begins the upload. Not twice for a body that is streamed: what has been
+// read from the client cannot be read again.
 func (p *upload) start(u *upstream) {
 	p.u, p.running, p.waiting = u, true, true
 	go p.pump()
@@ -92,8 +92,8 @@ func (p *upload) turn(client, backend time.Duration) {
 	}
 }
 
-// stop joins the upload, ending it if it is still going. The client's
-// connection is of no further use then.
+// stop joins the upload, ending it if it is still going. If that streamed, the
+// client's connection is of no further use then.
 func (p *upload) stop() {
 	if !p.running {
 		return

@@ -59,6 +59,9 @@ func (w *watcher) hangUp(c *conn) {
 	}
 }
 
+// noMore is the number of a connection that is to be watched no more.
+const noMore = ^uint64(0)
+
 func rawConn(c *conn) syscall.RawConn {
 	if sc, ok := c.nc.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
@@ -84,10 +87,10 @@ func (w *watcher) drop(fd int) {
 // remove ends the watch of a connection that is about to be closed.
 func (w *watcher) remove(c *conn) {
 	w.mu.Lock()
-	id := c.watched.Load()
+	id := c.watched.Swap(noMore)
 	delete(w.subs, id)
 	w.mu.Unlock()
-	if raw := rawConn(c); id != 0 && raw != nil {
+	if raw := rawConn(c); id != 0 && id != noMore && raw != nil {
 		_ = raw.Control(func(fd uintptr) { w.drop(int(fd)) })
 	}
 }
@@ -107,7 +110,7 @@ func (w *watcher) run() {
 		for _, ev := range events[:n] {
 			id := uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32
 			if c := w.subs[id]; c != nil {
-				c.hangUp()
+				c.peerFinished()
 			} else if p, ok := w.rest[id]; ok {
 				w.take(id)
 				go p.wake()
