@@ -3,9 +3,6 @@ package h1
 import (
 	"net"
 	"syscall"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // peeker looks whether an idle connection has anything to read: its end, or
@@ -14,7 +11,6 @@ type peeker struct {
 	raw   syscall.RawConn
 	look  func(fd uintptr) bool // made once, so that a look allocates nothing
 	clean bool
-	one   [1]byte
 }
 
 func newPeeker(nc net.Conn) *peeker {
@@ -29,10 +25,7 @@ func newPeeker(nc net.Conn) *peeker {
 	}
 	p.raw = raw
 	p.look = func(fd uintptr) bool {
-		// Raw, because it never blocks: no need to tell the scheduler.
-		_, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&p.one)), 1,
-			unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
-		p.clean = e == unix.EAGAIN
+		p.clean = mute(fd)
 		return true
 	}
 	return p

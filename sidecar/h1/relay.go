@@ -56,8 +56,7 @@ func (c *conn) relayed(u *upstream, r picker.Result, body, client error, persist
 	whole := body == nil && client == nil
 	// A backend that waits for the rest of a body is not late: its client is.
 	stalled := c.upload.reading.Load() && u.alarm.struck()
-	early := !c.upload.ended()
-	c.upload.stop()
+	sent := c.joined(u)
 	c.detach()
 	reason := access.Done
 	switch {
@@ -81,7 +80,6 @@ func (c *conn) relayed(u *upstream, r picker.Result, body, client error, persist
 		c.s.stats.aborted.Add(1)
 		r.Outcome = picker.Failure
 	}
-	sent := c.upload.complete && !early && !u.sock.broken
 	if whole && persists && sent {
 		u.put(c.now)
 	} else {
@@ -104,6 +102,14 @@ func (c *conn) relayed(u *upstream, r picker.Result, body, client error, persist
 		c.lingers = true // the client may have sent more before it saw "close"
 	}
 	return stepClose
+}
+
+// joined ends the upload and reports whether the whole request had gone out
+// before the answer was over: else the connection carries no other.
+func (c *conn) joined(u *upstream) bool {
+	ended := c.upload.ended()
+	c.upload.stop()
+	return ended && c.upload.complete && !u.sock.broken
 }
 
 // cutReason says why an answer was cut short.

@@ -169,10 +169,14 @@ func (c *conn) takeChunks() bool {
 func (c *conn) noBody() bool {
 	c.s.stats.clientErrors.Add(1)
 	if c.alarm.struck() {
-		c.lastWords()
-		c.reply(answer{status: 408, reason: "body_timeout", text: "the request body took too long"})
+		c.bodyTimedOut()
 	}
 	return false
+}
+
+func (c *conn) bodyTimedOut() {
+	c.lastWords()
+	c.reply(answer{status: 408, reason: "body_timeout", text: "the request body took too long"})
 }
 
 // badUpload answers a client whose body was invalid, late or cut off.
@@ -186,8 +190,7 @@ func (c *conn) badUpload() step {
 	case errors.As(err, &pe):
 		c.reply(answer{status: pe.Status, text: pe.What, termination: badRequest(pe.Status)})
 	case os.IsTimeout(err) && c.alarm.struck():
-		c.lastWords()
-		c.reply(answer{status: 408, reason: "body_timeout", text: "the request body took too long"})
+		c.bodyTimedOut()
 	}
 	return stepClose
 }

@@ -73,7 +73,7 @@ func (c RetryConfig) validate() error {
 	switch {
 	case c.Attempts < 0 || c.Attempts > 5:
 		return fmt.Errorf("retry attempts is %d, allowed are 0 to 5", c.Attempts)
-	case c.PerTry != 0 && (c.PerTry < 10*time.Millisecond || c.PerTry > 24*time.Hour):
+	case c.PerTry != 0 && (c.PerTry < 10*time.Millisecond || c.PerTry > maxTimeout):
 		return fmt.Errorf("retry per_try_timeout is %v, allowed are 10ms to 24h, or 0s for none", c.PerTry)
 	case c.BodyBuffer < 0 || c.BodyBuffer > 4<<20:
 		return fmt.Errorf("retry body_buffer is %d bytes, allowed are 0 to 4 MiB", c.BodyBuffer)
@@ -195,10 +195,8 @@ func (c *conn) another(u *upstream, sentAt time.Duration) (failure, bool) {
 		return f, false
 	}
 	r.Total = r.FirstByte
-	early := !c.upload.ended()
-	c.upload.stop()
+	reusable := c.joined(u) && c.res.KeepAlive
 	c.detach()
-	reusable := c.res.KeepAlive && !early && c.upload.complete && !u.sock.broken
 	switch {
 	case reusable && c.res.Framing == NoBody:
 		u.put(c.now)

@@ -66,10 +66,17 @@ func newRigLogging(t testing.TB, cfg Config, bcfg balance.Config, log *access.Lo
 	go b.Run(ctx)
 	r := &rig{t: t, e: e, b: b}
 	r.set(addrs...)
-	r.s = e.NewServer(cfg, b, Options{Tunnel: tunnel.Run, Access: log})
+	r.serve(cfg, log, cancel)
+	return r
+}
+
+// serve serves on loopback. At the end of the test, cancel is called last.
+func (r *rig) serve(cfg Config, log *access.Logger, cancel func()) {
+	r.t.Helper()
+	r.s = r.e.NewServer(cfg, r.b, Options{Tunnel: tunnel.Run, Access: log})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
 	r.url = "http://" + ln.Addr().String()
 	served := make(chan struct{})
@@ -77,7 +84,7 @@ func newRigLogging(t testing.TB, cfg Config, bcfg balance.Config, log *access.Lo
 		defer close(served)
 		r.s.Serve(ln)
 	}()
-	t.Cleanup(func() {
+	r.t.Cleanup(func() {
 		dead, stop := context.WithCancel(context.Background())
 		stop()
 		_ = r.s.Shutdown(dead)
@@ -85,7 +92,6 @@ func newRigLogging(t testing.TB, cfg Config, bcfg balance.Config, log *access.Lo
 		r.checkLeaks()
 		cancel()
 	})
-	return r
 }
 
 // checkLeaks holds that a server that was shut down has given everything back.

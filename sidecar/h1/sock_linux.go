@@ -98,7 +98,8 @@ func (s *sock) hold(b []byte, suspect bool) {
 // looksFirst reports whether hold's suspicion is looked into.
 func (s *sock) looksFirst() bool { return s.raw != nil }
 
-// mute reports whether there is nothing to read, not even the end.
+// mute reports whether there is nothing to read, not even the end. The call is
+// raw because it never blocks: no need to tell the scheduler.
 func mute(fd uintptr) bool {
 	var one [1]byte
 	_, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&one)), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)

@@ -2,14 +2,12 @@ package h1
 
 import (
 	"context"
-	"net"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"outrigger/picker"
 	"outrigger/sidecar/balance"
-	"outrigger/sidecar/tunnel"
 )
 
 // clocked is a rig whose time stands still unless the test lets it pass: what
@@ -41,25 +39,7 @@ func newClocked(t testing.TB, cfg Config, bcfg balance.Config, addrs ...string) 
 	}
 	r.rig = &rig{t: t, e: e, b: b}
 	r.set(addrs...)
-	r.s = e.NewServer(cfg, b, Options{Tunnel: tunnel.Run})
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.url = "http://" + ln.Addr().String()
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		r.s.Serve(ln)
-	}()
-	t.Cleanup(func() {
-		dead, stop := context.WithCancel(context.Background())
-		stop()
-		_ = r.s.Shutdown(dead)
-		<-served
-		r.checkLeaks()
-		cancel()
-	})
+	r.serve(cfg, nil, cancel)
 	return r
 }
 

@@ -90,22 +90,6 @@ func onlyChild(pid int) (child int, err error) {
 	return child, nil
 }
 
-// allowedCPUs lists the processors that this process may run on: in a
-// container these need not begin at 0.
-func allowedCPUs() []int {
-	var set unix.CPUSet
-	if unix.SchedGetaffinity(0, &set) != nil {
-		return nil
-	}
-	var cpus []int
-	for i := 0; len(cpus) < set.Count(); i++ {
-		if set.IsSet(i) {
-			cpus = append(cpus, i)
-		}
-	}
-	return cpus
-}
-
 // pin moves all threads of a running process to some processors.
 func pin(pid int, cpus []int) error {
 	p, err := procfs.AllThreads(pid)

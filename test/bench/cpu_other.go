@@ -19,7 +19,6 @@ func coreBusy(int) (time.Duration, error)   { return 0, errLinux }
 func memoryOf(int) (memory, error)          { return memory{}, errLinux }
 func resetPeak(int) error                   { return errLinux }
 func onlyChild(int) (int, error)            { return 0, errLinux }
-func allowedCPUs() []int                    { return nil }
 func pin(int, []int) error                  { return errLinux }
 func raiseFileLimit(uint64) (uint64, error) { return 0, errLinux }
 func kernelRelease() string                 { return "unknown" }

@@ -48,7 +48,7 @@ var packages = map[string]string{
 
 // setUp finds the tools, builds outrigger and starts Consul and the backends.
 func (b *bench) setUp(ctx context.Context) error {
-	cpus := allowedCPUs()
+	cpus := harness.AllowedCPUs()
 	if len(cpus) < 2 {
 		return fmt.Errorf("it needs two processors, one for the proxy and one for load and backends; this process may use %d", len(cpus))
 	}

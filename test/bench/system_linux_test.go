@@ -71,7 +71,7 @@ func TestOnlyChild(t *testing.T) {
 }
 
 func TestPin(t *testing.T) {
-	cpus := allowedCPUs()
+	cpus := harness.AllowedCPUs()
 	last := cpus[len(cpus)-1:]
 	p := start(t, "exec sleep 3600")
 	if err := pin(p.PID(), last); err != nil {

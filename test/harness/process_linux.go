@@ -51,3 +51,19 @@ func awaitExit(pid int) {
 // killLeftovers ends what the child left running in its group. The child must
 // be ended and unreaped, see awaitExit.
 func killLeftovers(pid int) { _ = unix.Kill(-pid, unix.SIGKILL) }
+
+// AllowedCPUs lists the processors that this process may run on: in a container
+// these need not begin at 0. It is empty where processes cannot be pinned.
+func AllowedCPUs() []int {
+	var set unix.CPUSet
+	if unix.SchedGetaffinity(0, &set) != nil {
+		return nil
+	}
+	var cpus []int
+	for i := 0; len(cpus) < set.Count(); i++ {
+		if set.IsSet(i) {
+			cpus = append(cpus, i)
+		}
+	}
+	return cpus
+}

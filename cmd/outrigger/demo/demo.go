@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/mattn/go-isatty"
+
+	"outrigger/test/harness"
 )
 
 // Options say how to run the demo.
@@ -104,7 +106,7 @@ func (st *stage) prepare(ctx context.Context) error {
 	if st.log, err = os.Create(filepath.Join(st.dir, "log")); err != nil {
 		return err
 	}
-	st.cpus = allowedCPUs()
+	st.cpus = harness.AllowedCPUs()
 	st.say("Outrigger demo: a real Consul, three backends, three agents, one sidecar, one load generator.")
 	return st.build(ctx, st.say)
 }
