@@ -43,7 +43,7 @@ func TestProblems(t *testing.T) {
 			`f.hcl:1:1: a block service has one name`, `f.hcl:2:1: a block service has one name`, `f.hcl:3:1: a block log has no name|Write log { ... }.`}},
 		{"service name", "service \"\" { listen = \":0\" }\nservice \"a/b\" { listen = \":0\" }\n", []string{
 			`f.hcl:1:9: "" is no name for a service`, `f.hcl:2:9: "a/b" is no name`}},
-		{"policy name", web("policy \"leastconn\" {\n  whatever = 1\n}"), []string{`f.hcl:3:8: policy is not one of least_conn, round_robin, p2c, random, resource|Did you mean "least_conn"?`}},
+		{"policy name", web("policy \"leastconn\" {\n  whatever = 1\n}"), []string{`f.hcl:3:8: policy is not one of least_conn, resource, p2c, peak_ewma, round_robin, random, consistent_hash|Did you mean "least_conn"?`}},
 		{"policy's setting", web(`policy "p2c" { samples = 3 }`), []string{`f.hcl:3:16: policy "p2c" has no setting "samples"|It is one of policy "resource".`}},
 		{"policy typo", web(`policy "resource" { sample = 3 }`), []string{`f.hcl:3:21: unknown setting "sample" in service "web" policy "resource"|Did you mean "samples"?`}},
 

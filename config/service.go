@@ -81,6 +81,16 @@ func policyTable(c *picker.Config) *block {
 				{name: "samples", dest: count(&c.Resource.Samples)},
 				{name: "memory_veto", dest: ratio(&c.Resource.MemoryVeto)},
 			},
+			"peak_ewma": {
+				{name: "decay", dest: duration(&c.PeakEWMA.Decay)},
+				{name: "unknown", dest: duration(&c.PeakEWMA.Unknown)},
+			},
+			"consistent_hash": {
+				{name: "on", dest: choice(&c.Hash.On, picker.HashKeys())},
+				{name: "name", dest: text(&c.Hash.Name), empty: "none"},
+				{name: "balance", dest: ratio(&c.Hash.Balance), empty: "no bound"},
+				{name: "points", dest: count(&c.Hash.Points)},
+			},
 		},
 	}
 }

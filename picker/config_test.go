@@ -11,7 +11,7 @@ func TestConfig(t *testing.T) {
 		t.Errorf("the defaults: %v", err)
 	}
 	for want, change := range map[string]func(*Config){
-		`policy "leastconn" is not one of least_conn, round_robin, p2c, random, resource`: func(c *Config) { c.Policy = "leastconn" },
+		`policy "leastconn" is not one of least_conn, resource, p2c, peak_ewma, round_robin, random, consistent_hash`: func(c *Config) { c.Policy = "leastconn" },
 		"policy \"\" is not":   func(c *Config) { c.Policy = "" },
 		"samples is 1,":        func(c *Config) { c.Resource.Samples = 1 },
 		"samples is 33,":       func(c *Config) { c.Resource.Samples = 33 },

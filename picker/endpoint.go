@@ -47,6 +47,9 @@ type Result struct {
 	// FirstByte is from sending the request to the first byte of the answer,
 	// Total to its last byte. Zero is unknown and not sampled.
 	FirstByte, Total time.Duration
+	// Age is how long ago the request was sent to the endpoint, whatever came of
+	// it. The balancer fills it in.
+	Age time.Duration
 }
 
 // Absent marks a figure that the report did not carry: unknown is not zero.
@@ -97,7 +100,60 @@ type Endpoint struct {
 	requests atomic.Uint64
 	byResult [4]atomic.Uint64
 	_        [64]byte
+
+	watch atomic.Pointer[watch] // who hears of every change of what is in flight
+	ramp  atomic.Pointer[ramp]  // slow start; nil: none, or over
+	rank  atomic.Int32          // see SetRank
+	mind  mind                  // what policies have learnt of it
 }
+
+// watch is a leaf of a structure that is kept up to date with what endpoints
+// have in flight.
+type watch struct {
+	of   interface{ changed(leaf int) }
+	leaf int
+}
+
+// touched tells the watcher that in-flight or limit has changed.
+func (e *Endpoint) touched() {
+	if w := e.watch.Load(); w != nil {
+		w.of.changed(w.leaf)
+	}
+}
+
+// ramp is a slow start.
+type ramp struct{ from, length time.Duration }
+
+// minRamp is the share of its weight with which an endpoint's slow start
+// begins: Envoy's floor. With less it may get no request at all and its slow
+// start end untried (envoy #19437).
+const minRamp = 0.1
+
+// SetRamp begins a slow start at the time from that takes length; 0 ends it.
+func (e *Endpoint) SetRamp(from, length time.Duration) {
+	if length <= 0 {
+		e.ramp.Store(nil)
+		return
+	}
+	e.ramp.Store(&ramp{from, length})
+}
+
+// Ramp returns the share of its weight that the endpoint counts with during
+// its slow start, minRamp to 1, linear in time.
+func (e *Endpoint) Ramp(now time.Duration) float64 {
+	r := e.ramp.Load()
+	if r == nil {
+		return 1
+	}
+	return min(1, max(minRamp, float64(now-r.from)/float64(r.length)))
+}
+
+// SetRank says how far the endpoint stands behind others: endpoints of a rank
+// above 0 are used as package balance's tiers say.
+func (e *Endpoint) SetRank(n int) { e.rank.Store(int32(n)) }
+
+// Rank returns the endpoint's rank, 0 for the first choice.
+func (e *Endpoint) Rank() int { return int(e.rank.Load()) }
 
 // NewEndpoint returns an endpoint with the given weight (0 and up; 0 means
 // drain) and limit of requests in flight (0 = none).
@@ -119,7 +175,10 @@ func (e *Endpoint) SetWeight(w int) { e.weight.Store(int64(max(0, w))) }
 func (e *Endpoint) Limit() int { return int(e.limit.Load()) }
 
 // SetLimit changes the limit. Requests in flight above it are left to finish.
-func (e *Endpoint) SetLimit(n int) { e.limit.Store(int64(max(0, n))) }
+func (e *Endpoint) SetLimit(n int) {
+	e.limit.Store(int64(max(0, n)))
+	e.touched()
+}
 
 // InFlight returns the requests this sidecar has at the endpoint now.
 func (e *Endpoint) InFlight() int { return int(e.inFlight.Load()) }
@@ -136,6 +195,7 @@ func (e *Endpoint) TryReserve() bool {
 	limit := e.limit.Load()
 	if limit == 0 {
 		e.inFlight.Add(1)
+		e.touched()
 		return true
 	}
 	for {
@@ -144,18 +204,23 @@ func (e *Endpoint) TryReserve() bool {
 			return false
 		}
 		if e.inFlight.CompareAndSwap(n, n+1) {
+			e.touched()
 			return true
 		}
 	}
 }
 
 // Cancel takes back a reservation that no request was sent under.
-func (e *Endpoint) Cancel() { e.inFlight.Add(-1) }
+func (e *Endpoint) Cancel() {
+	e.inFlight.Add(-1)
+	e.touched()
+}
 
 // Finish ends one reservation and counts its result. The caller makes sure
 // that it is called exactly once per reservation (see balance.Lease).
 func (e *Endpoint) Finish(now time.Duration, r Result) {
 	e.inFlight.Add(-1)
+	e.touched()
 	e.requests.Add(1)
 	e.byResult[r.Outcome&3].Add(1)
 	if r.Outcome == Success && r.FirstByte > 0 {

@@ -22,3 +22,8 @@ func (p *leastConnPicker) Pick(r Request) (*Endpoint, bool) {
 }
 
 func (*leastConnPicker) Mode(time.Duration) string { return "least in-flight per weight" }
+
+// Explain implements Picker.
+func (p *leastConnPicker) Explain(r Request) Explanation {
+	return explain(p.Mode(r.Now), p.slots, &r, everyone)
+}

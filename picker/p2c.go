@@ -56,3 +56,8 @@ func (p *p2cPicker) pair() (int, int) {
 }
 
 func (*p2cPicker) Mode(time.Duration) string { return "weighted two choices" }
+
+// Explain implements Picker.
+func (p *p2cPicker) Explain(r Request) Explanation {
+	return explain(p.Mode(r.Now), p.slots, &r, byWeight(p.slots))
+}

@@ -2,6 +2,7 @@ package picker
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -69,6 +70,9 @@ type Picker interface {
 	// Mode says in a few words how it picks now, for status ("weighted", or
 	// why it has fallen back to something simpler).
 	Mode(now time.Duration) string
+	// Explain says how r would be picked now. It may allocate and take its
+	// time, changes nothing, and is as safe as Pick.
+	Explain(r Request) Explanation
 }
 
 // Vetoer is a Picker that may leave an endpoint out although it has room.
@@ -77,15 +81,64 @@ type Vetoer interface {
 	Vetoes(e *Endpoint, now time.Duration) bool
 }
 
+// Refresher is a Picker with tables that age. The balancer refreshes them off
+// the request path when a request finds them due.
+type Refresher interface {
+	// Due reports whether Refresh should be called soon. To be called as Pick is.
+	Due(now time.Duration) bool
+	// Refresh computes the tables anew. Never called concurrently with itself.
+	Refresh(now time.Duration)
+}
+
+// Observer is a Picker that learns from what becomes of requests, whichever
+// policy picked their endpoints. The endpoint may be one that it was not built
+// over. All methods are to be called as Pick is.
+type Observer interface {
+	// Sent is called when a request has been given a slot at e; what it returns
+	// is given to Done.
+	Sent(e *Endpoint, now time.Duration) float32
+	// Done is called when the request has ended, before it is counted out.
+	Done(e *Endpoint, now time.Duration, sent float32, r Result)
+	// Reported is called when e has got a new report (Endpoint.SetLoad).
+	Reported(e *Endpoint, now time.Duration)
+}
+
+// Explanation is how a pick is made: the rule in a line and each endpoint's
+// part in it, in the order the picker holds them.
+type Explanation struct {
+	Rule       string
+	Candidates []Candidate
+}
+
+// Candidate is one endpoint of an explanation.
+type Candidate struct {
+	Endpoint *Endpoint
+	// Share is the chance, 0 to 1, that this endpoint is among those that a
+	// pick compares, or is picked where nothing is compared.
+	Share float64
+	// Score is what is compared, lowest wins; meaningless where Out is set.
+	Score float64
+	Terms []Term // what the score is made of
+	Out   string // why it cannot be picked, "" if it can
+}
+
+// Term is one named figure of a score. Its name carries the unit.
+type Term struct {
+	Name  string
+	Value float64 // Absent where unknown
+}
+
 // Names lists the policies that New accepts, in the order documents show them.
 func Names() []string {
-	return []string{"least_conn", "round_robin", "p2c", "random", "resource"}
+	return []string{"least_conn", "resource", "p2c", "peak_ewma", "round_robin", "random", "consistent_hash"}
 }
 
 // Config selects and tunes a policy.
 type Config struct {
 	Policy   string         // one of Names
 	Resource ResourceConfig // used by "resource" alone
+	PeakEWMA PeakEWMAConfig // used by "peak_ewma" alone
+	Hash     HashConfig     // used by "consistent_hash" alone
 }
 
 // DefaultConfig returns the settings of a service that names no policy.
@@ -93,17 +146,22 @@ func DefaultConfig() Config {
 	return Config{
 		Policy:   "least_conn", // needs no agents and is right for requests of unequal length
 		Resource: DefaultResourceConfig(),
+		PeakEWMA: DefaultPeakEWMAConfig(),
+		Hash:     DefaultHashConfig(),
 	}
 }
 
 // Validate reports the first setting that is out of range.
 func (c Config) Validate() error {
-	for _, n := range Names() {
-		if n == c.Policy {
-			return c.Resource.Validate()
+	if !slices.Contains(Names(), c.Policy) {
+		return fmt.Errorf("policy %q is not one of %s", c.Policy, strings.Join(Names(), ", "))
+	}
+	for _, err := range []error{c.Resource.Validate(), c.PeakEWMA.Validate(), c.Hash.Validate()} {
+		if err != nil {
+			return err
 		}
 	}
-	return fmt.Errorf("policy %q is not one of %s", c.Policy, strings.Join(Names(), ", "))
+	return nil
 }
 
 // New returns the policy that the configuration names. rand is the only source
@@ -119,8 +177,12 @@ func New(c Config, rand Rand) (Policy, error) {
 		return randomPolicy{rand}, nil
 	case "p2c":
 		return p2c{rand}, nil
+	case "peak_ewma":
+		return peakEWMA{c.PeakEWMA, rand}, nil
+	case "consistent_hash":
+		return consistentHash{c.Hash, rand}, nil
 	case "resource":
-		return resource{c.Resource, rand}, nil
+		return newResource(c.Resource, rand), nil
 	default:
 		return leastConn{rand}, nil
 	}

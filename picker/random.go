@@ -35,3 +35,8 @@ func (p *randomPicker) Pick(r Request) (*Endpoint, bool) {
 }
 
 func (*randomPicker) Mode(time.Duration) string { return "weighted random" }
+
+// Explain implements Picker.
+func (p *randomPicker) Explain(r Request) Explanation {
+	return explain(p.Mode(r.Now), p.slots, &r, byWeight(p.slots))
+}

@@ -50,6 +50,8 @@ type resource struct {
 	rand Rand
 }
 
+func newResource(c ResourceConfig, rand Rand) Policy { return resource{c, rand} }
+
 func (resource) Name() string { return "resource" }
 
 func (p resource) Build(ready []*Endpoint) Picker {
@@ -229,4 +231,9 @@ func (p *resourcePicker) Mode(now time.Duration) string {
 	default:
 		return fmt.Sprintf("in-flight per available core, %d of %d with live figures", live, len(p.slots))
 	}
+}
+
+// Explain implements Picker.
+func (p *resourcePicker) Explain(r Request) Explanation {
+	return explain(p.Mode(r.Now), p.slots, &r, byWeight(p.slots))
 }

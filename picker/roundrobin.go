@@ -67,3 +67,8 @@ func (p *roundRobinPicker) Pick(r Request) (*Endpoint, bool) {
 }
 
 func (*roundRobinPicker) Mode(time.Duration) string { return "weighted round robin" }
+
+// Explain implements Picker.
+func (p *roundRobinPicker) Explain(r Request) Explanation {
+	return explain(p.Mode(r.Now), p.slots, &r, byWeight(p.slots))
+}

@@ -26,7 +26,8 @@ type Balancer struct {
 
 	snap     atomic.Pointer[snapshot]
 	draining atomic.Bool
-	wake     chan struct{} // one slot: something changed, Run should rebuild
+	wake     chan struct{} // one slot: Tick has something to do
+	changed  atomic.Bool   // the snapshot has to be built anew
 
 	mu      sync.Mutex // guards members and rebuilding
 	members map[string]*member
@@ -54,7 +55,9 @@ type member struct {
 // snapshot is what a request sees. Immutable.
 type snapshot struct {
 	picker     picker.Picker
-	vetoer     picker.Vetoer // the same, if the policy has a veto
+	vetoer     picker.Vetoer    // the same, if the policy has a veto
+	refresher  picker.Refresher // the same, if it has tables that age
+	observer   picker.Observer  // the same, if it learns from requests
 	ready      []*member
 	all        []*member
 	byID       map[string]*member
@@ -85,7 +88,9 @@ func New(cfg Config, env Env) (*Balancer, error) {
 	b.sleepers.New = func() any { return newBlocking() }
 	b.capacity = breaker.NewCapacity(cfg.Breaker.Capacity, b.breakerEnv())
 	b.budget = breaker.NewBudget(cfg.Budget, &b.requests)
-	b.snap.Store(&snapshot{picker: policy.Build(nil), reason: NoBackends})
+	s := &snapshot{reason: NoBackends}
+	s.use(policy.Build(nil))
+	b.snap.Store(s)
 	return b, nil
 }
 
@@ -93,17 +98,27 @@ func (b *Balancer) breakerEnv() breaker.Env {
 	return breaker.Env{Now: b.env.Now, Rand: b.env.Rand, Changed: b.post}
 }
 
-// post asks Run for a rebuild. It never blocks: breakers call it with their
-// locks held.
+// post asks for a rebuild. It never blocks: breakers call it with their locks
+// held.
 func (b *Balancer) post() {
+	b.changed.Store(true)
+	b.rouse()
+}
+
+// rouse asks for a Tick. It never blocks.
+func (b *Balancer) rouse() {
+	if b.env.Wake != nil {
+		b.env.Wake()
+		return
+	}
 	select {
 	case b.wake <- struct{}{}:
 	default:
 	}
 }
 
-// Run rebuilds the snapshot when a breaker changes or an ejection runs out,
-// until ctx ends. One per balancer.
+// Run rebuilds the snapshot when a breaker changes or an ejection runs out, and
+// refreshes the picker's tables, until ctx ends. One per balancer.
 func (b *Balancer) Run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -118,11 +133,19 @@ func (b *Balancer) Run(ctx context.Context) {
 	}
 }
 
-// Tick rebuilds the snapshot and returns how long it is until the next one is
-// due if nothing changes. Run calls it; a simulator does so itself.
+// Tick does what is due, a rebuild of the snapshot or a refresh of the picker's
+// tables, and returns how long it is until the next rebuild is due if nothing
+// changes. Run calls it; a simulator does so itself, never concurrently.
 func (b *Balancer) Tick() time.Duration {
+	now := b.env.Now()
 	b.mu.Lock()
-	s := b.rebuild()
+	s := b.snap.Load()
+	if b.changed.Swap(false) || s.nextExpiry != 0 && now >= s.nextExpiry {
+		s = b.rebuild()
+	}
+	if s.refresher != nil && s.refresher.Due(now) {
+		s.refresher.Refresh(now)
+	}
 	b.mu.Unlock()
 	b.grant()
 	if s.nextExpiry == 0 {
@@ -232,13 +255,23 @@ func (b *Balancer) rebuild() *snapshot {
 	for i, m := range s.ready {
 		eps[i] = m.ep
 	}
-	s.picker = b.policy.Build(eps)
-	s.vetoer, _ = s.picker.(picker.Vetoer)
+	s.use(b.policy.Build(eps))
+	if s.refresher != nil {
+		s.refresher.Refresh(now)
+	}
 	b.snap.Store(s)
 	if s.seen {
 		b.capacity.SetReady(s.anyTaking(now))
 	}
 	return s
+}
+
+// use makes p the snapshot's picker.
+func (s *snapshot) use(p picker.Picker) {
+	s.picker = p
+	s.vetoer, _ = p.(picker.Vetoer)
+	s.refresher, _ = p.(picker.Refresher)
+	s.observer, _ = p.(picker.Observer)
 }
 
 // anyTaking reports whether there is an endpoint that the policy does not veto.
@@ -281,6 +314,9 @@ func (b *Balancer) SetLoad(id string, l *picker.Load) {
 	}
 	was := s.vetoes(m, now)
 	m.ep.SetLoad(l)
+	if s.observer != nil {
+		s.observer.Reported(m.ep, now)
+	}
 	if was != s.vetoes(m, now) {
 		b.post() // the capacity breaker may have to know
 	}

@@ -74,6 +74,10 @@ type Conns interface {
 type Env struct {
 	Now  func() time.Duration // monotonic
 	Rand picker.Rand
+	// Wake, if set, is called instead of waking Run when there is something for
+	// Tick to do: a simulator then calls Tick itself, later but at this very
+	// time of its clock. It must not call back into the balancer.
+	Wake func()
 	// NewConns makes the engine's connection store for a new endpoint. nil: none.
 	NewConns func(*picker.Endpoint) Conns
 }

@@ -28,6 +28,7 @@ type Lease struct {
 	m     *member
 	probe breaker.Probe
 	start time.Duration
+	sent  float32 // what the picker wants to hear again at the end
 }
 
 // Held reports whether the lease is live.
@@ -56,6 +57,10 @@ func (l *Lease) Done(r picker.Result) {
 	}
 	l.m = nil
 	now := b.env.Now()
+	r.Age = now - l.start
+	if o := b.snap.Load().observer; o != nil {
+		o.Done(m.ep, now, l.sent, r)
+	}
 	m.ep.Finish(now, r)
 	m.br.Report(l.probe, verdict(r), now)
 	l.probe = breaker.Probe{}
@@ -151,6 +156,9 @@ func (b *Balancer) try(k *Key, now time.Duration) (Lease, Reason, bool) {
 	if len(s.ready) == 0 {
 		return Lease{}, s.reason, false
 	}
+	if s.refresher != nil && s.refresher.Due(now) {
+		b.rouse()
+	}
 	r := picker.Request{Key: k.Hash, Now: now, Tried: k.Tried}
 	for range races {
 		ep, ok := s.picker.Pick(r)
@@ -187,7 +195,11 @@ func (b *Balancer) reserve(s *snapshot, m *member, now time.Duration) (Lease, bo
 		return Lease{}, false
 	}
 	b.granted.Add(1)
-	return Lease{b: b, m: m, probe: probe, start: now}, true
+	l := Lease{b: b, m: m, probe: probe, start: now}
+	if s.observer != nil {
+		l.sent = s.observer.Sent(m.ep, now)
+	}
+	return l, true
 }
 
 // none says why no endpoint took the request, or gives it one it tried before

@@ -336,6 +336,7 @@ type late struct{ full, vetoed *picker.Endpoint }
 
 func (l late) Pick(picker.Request) (*picker.Endpoint, bool)      { return l.full, true }
 func (l late) Mode(time.Duration) string                         { return "too late" }
+func (l late) Explain(picker.Request) picker.Explanation         { return picker.Explanation{} }
 func (l late) Vetoes(e *picker.Endpoint, now time.Duration) bool { return e == l.vetoed }
 
 // TestLostRaces: who loses race after race is given what is free elsewhere, if
