@@ -89,13 +89,16 @@ type Endpoint struct {
 	Owner any
 
 	weight atomic.Int64 // 0 = draining
-	limit  atomic.Int64 // most in flight at once; 0 = none
 	load   atomic.Pointer[Load]
 
 	// What every request writes sits on a cache line of its own, away from
-	// what every pick of other endpoints' weights reads.
+	// what every pick of other endpoints' weights reads; first what a pick
+	// looks at.
 	_        [64]byte
 	inFlight atomic.Int64
+	limit    atomic.Int64  // most in flight at once; 0 = none
+	others   atomic.Uint64 // see others.go
+	ghosts   ghosts
 	latency  ewma
 	requests atomic.Uint64
 	byResult [4]atomic.Uint64
@@ -245,8 +248,13 @@ func (e *Endpoint) Totals() Totals {
 }
 
 // SetLoad stores the newest report's figures. The caller must not change l
-// afterwards.
-func (e *Endpoint) SetLoad(l *Load) { e.load.Store(l) }
+// afterwards, and does not call it concurrently for one endpoint.
+func (e *Endpoint) SetLoad(l *Load) {
+	if old := e.load.Swap(l); old != nil && old.Epoch != l.Epoch {
+		e.mind.failures.forget() // of the process that was there before
+	}
+	e.others.Store(packOthers(l))
+}
 
 // Load returns the newest report's figures, nil if none ever came. Its age is
 // the caller's to judge.

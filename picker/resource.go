@@ -2,15 +2,17 @@ package picker
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
 // ResourceConfig tunes the resource policy.
 type ResourceConfig struct {
-	// Samples is how many endpoints a pick compares, 2 to 32.
+	// Samples is how many endpoints a pick draws, 2 to 32, besides the eight
+	// with the freshest reports.
 	Samples int
 	// MemoryVeto is the share of the memory limit, in (0, 1], from which an
-	// endpoint gets nothing.
+	// endpoint gets nothing. From MemoryVeto-0.12 on it gets less and less.
 	MemoryVeto float64
 }
 
@@ -25,215 +27,228 @@ func DefaultResourceConfig() ResourceConfig {
 // Validate reports the first setting that is out of range.
 func (c ResourceConfig) Validate() error {
 	switch {
-	case c.Samples < 2 || c.Samples > 32:
-		return fmt.Errorf("samples is %d, allowed are 2 to 32", c.Samples)
+	case c.Samples < 2 || c.Samples > maxSamples:
+		return fmt.Errorf("samples is %d, allowed are 2 to %d", c.Samples, maxSamples)
 	case !(c.MemoryVeto > 0 && c.MemoryVeto <= 1):
 		return fmt.Errorf("memory_veto is %v, allowed is above 0 up to 1", c.MemoryVeto)
 	}
 	return nil
 }
 
-// resource compares a few weighted random samples by requests in flight per
-// core that the backend could use, as its agent reports them.
+const maxSamples = 32
+
+// resource is the sweep picker of PICKING.md. It compares the endpoints with
+// the freshest reports and a few drawn in proportion to the capacity that is
+// free, by how long a request would take there:
 //
-//	n     = own in-flight + what others had there when the report was sampled
-//	C     = max(0.05 cores, avail)
-//	score = n / (C * weight), lowest wins; ties in proportion to C * weight
-//	veto  = memory at or above MemoryVeto, or nobody listening
+//	n     = own in-flight + ghosts + o*d + E*(1-d)
+//	score = b * (1/4 + n/(C*weight)) / h, lowest wins
 //
-// An endpoint without a live report has the mean C, and as many requests of
-// others per C * weight as the mean, of the sampled ones that have one: else
-// every sidecar would take one that is silent for idle. Without any C among
-// the samples it is weighted two-choice least-conn.
+// o is what others had there by the newest report, d = exp(-age/W) the trust in
+// it, and E what they have there on average: between reports the picture ages
+// in a known way. C is the capacity, b the slowness and h the health, rated by
+// Refresh (resource_rate.go). Endpoints with old reports or none are compared
+// among themselves, as often as their share of the capacity asks for, by own
+// requests alone.
 type resource struct {
 	cfg  ResourceConfig
 	rand Rand
+	stay stay
 }
 
-func newResource(c ResourceConfig, rand Rand) Policy { return resource{c, rand} }
+func newResource(c ResourceConfig, rand Rand) Policy { return &resource{cfg: c, rand: rand} }
 
-func (resource) Name() string { return "resource" }
+func (*resource) Name() string { return "resource" }
 
-func (p resource) Build(ready []*Endpoint) Picker {
+// Build implements Policy. The picker compares by weight and own requests until
+// its first Refresh.
+func (p *resource) Build(ready []*Endpoint) Picker {
 	s := slots(ready)
-	return &resourcePicker{cfg: p.cfg, rand: p.rand, slots: s, p2c: p2cPicker{s, newAlias(s), p.rand}}
-}
-
-type resourcePicker struct {
-	cfg   ResourceConfig
-	rand  Rand
-	slots []slot
-	p2c   p2cPicker
-}
-
-// minAvail is the least share of its cores that an endpoint counts as having,
-// so that a saturated one is scored very low and not divided by zero.
-const minAvail = 0.05
-
-// live returns the report of e if there is one that has not expired.
-func (p *resourcePicker) live(e *Endpoint, now time.Duration) *Load {
-	if l := e.Load(); l != nil && now < l.Expires {
-		return l
+	for i := range s {
+		s[i].w = int64(s[i].ep.Weight())
+		s[i].ep.mind.place.Store(int32(i))
 	}
-	return nil
-}
-
-func (p *resourcePicker) vetoed(l *Load) bool {
-	return l != nil && (l.Mem >= p.cfg.MemoryVeto || !l.Listening)
-}
-
-// Vetoes implements Vetoer.
-func (p *resourcePicker) Vetoes(e *Endpoint, now time.Duration) bool {
-	return p.vetoed(p.live(e, now))
-}
-
-// cores returns C of the formula, 0 when the report does not tell.
-func cores(l *Load) float64 {
-	switch {
-	case l == nil:
-		return 0
-	case l.Avail >= 0:
-		return max(minAvail*max(l.Cores, 0), l.Avail, minAvail)
-	default:
-		return max(l.Cores, 0)
+	k := &resourcePicker{policy: p, slots: s}
+	for i := range k.ring {
+		k.ring[i].Store(-1)
 	}
-}
-
-func (p *resourcePicker) Pick(r Request) (*Endpoint, bool) {
-	if len(p.slots) == 0 {
-		return nil, false
-	}
-	var idx [32]int32
-	k := p.sample(&idx)
-
-	mean, ok := p.means(idx[:k], r.Now)
-	if !ok {
-		if e, ok := p.p2c.Pick(r); ok && !p.Vetoes(e, r.Now) {
-			return e, true
-		}
-		return p.any(&r)
-	}
-	if e := p.best(idx[:k], &r, mean); e != nil {
-		return e, true
-	}
-	return p.any(&r)
-}
-
-// sample fills idx with different endpoints: all of them when there are no
-// more than Samples, else weighted draws with repeats dropped.
-func (p *resourcePicker) sample(idx *[32]int32) int {
-	n := len(p.slots)
-	if n <= p.cfg.Samples {
-		for i := range n {
-			idx[i] = int32(i)
-		}
-		return n
-	}
-	k := 0
-draw:
-	for range p.cfg.Samples {
-		i := int32(p.p2c.alias.draw(p.rand))
-		for _, j := range idx[:k] {
-			if i == j {
-				continue draw
-			}
-		}
-		idx[k] = i
-		k++
-	}
+	k.table.Store(newTable(k, 0))
 	return k
 }
 
-// means is what stands in for figures that a report lacks.
-type means struct{ cores, others float64 } // others: requests per core and weight
+// resourcePicker is safe for concurrent use as Picker, Refresher and Observer
+// ask for.
+type resourcePicker struct {
+	policy *resource
+	slots  []slot
+	table  atomic.Pointer[table]
 
-// means returns those of the sampled endpoints that may be picked; false when
-// none of them tells its cores.
-func (p *resourcePicker) means(idx []int32, now time.Duration) (m means, ok bool) {
-	var known, sum, others, capacity float64
-	for _, i := range idx {
-		l := p.live(p.slots[i].ep, now)
-		c := cores(l)
-		if c <= 0 || p.vetoed(l) {
-			continue
-		}
-		known, sum = known+1, sum+c
-		if l.InFlight >= 0 {
-			others += othersAt(l)
-			capacity += c * float64(p.slots[i].w)
-		}
-	}
-	if known == 0 {
-		return means{}, false
-	}
-	m.cores = sum / known
-	if capacity > 0 {
-		m.others = others / capacity
-	}
-	return m, true
+	urgent atomic.Bool // a failure or a veto: refresh before the time is up
+
+	// ring holds the places of the endpoints that reported last, -1 for none.
+	ring   [ringSize]atomic.Int32
+	ringAt atomic.Uint32
 }
 
-// othersAt returns what others had in flight by a report that tells.
-func othersAt(l *Load) float64 { return max(0, l.InFlight-max(0, l.OwnInFlight)) }
+// ringSize is how many of the freshest reports a pick looks at (PICKING.md).
+const ringSize = 8
 
-func (p *resourcePicker) best(idx []int32, r *Request, mean means) *Endpoint {
-	var best *Endpoint
-	var bestScore, ties float64
-	for _, i := range idx {
-		s := &p.slots[i]
-		l := p.live(s.ep, r.Now)
-		if p.vetoed(l) || !r.takes(s.ep) {
+// dice are the random numbers of one pick: splitmix64 from a seed out of the
+// policy's source, which costs more than a pick can pay 20 times.
+type dice uint64
+
+func (p *resource) dice() dice { return dice(p.rand(1<<31))<<31 | dice(p.rand(1<<31)) }
+
+func (d *dice) next() uint64 {
+	*d += 0x9e3779b97f4a7c15
+	z := uint64(*d)
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+// best is the lowest score of a pick so far.
+type best struct {
+	ep    *Endpoint
+	score float32
+	ties  float32
+}
+
+// offer takes c if it is better. The first of a tie stays: draws are in
+// proportion to share already.
+func (b *best) offer(c *rated, score float32) {
+	if b.ep == nil || score < b.score {
+		b.ep, b.score, b.ties = c.ep, score, c.share
+	}
+}
+
+// among is offer where everyone is compared: ties are drawn by share.
+func (b *best) among(c *rated, score float32, d *dice) {
+	if b.ep == nil || score != b.score {
+		b.offer(c, score)
+		return
+	}
+	b.ties += c.share
+	if float32(d.next()>>40)/(1<<24)*b.ties < c.share {
+		b.ep = c.ep
+	}
+}
+
+// Pick implements Picker.
+func (p *resourcePicker) Pick(r Request) (*Endpoint, bool) {
+	t := p.table.Load()
+	switch len(t.rated) {
+	case 0:
+		return nil, false
+	case 1:
+		if c := &t.rated[0]; c.state != vetoed && r.takes(c.ep) {
+			return c.ep, true
+		}
+		return nil, false
+	}
+	d := p.policy.dice()
+	if uint32(d.next()) >= t.staleBelow {
+		if e := p.fresh(t, &r, &d); e != nil {
+			return e, true
+		}
+	}
+	if e := p.stale(t, &r, &d); e != nil {
+		return e, true
+	}
+	veto := func(e *Endpoint) bool { return p.Vetoes(e, r.Now) }
+	return scanUnless(veto, p.slots, &r, p.policy.rand)
+}
+
+// fresh returns the best among the draws and the ring, nil if none takes r.
+// The draws come first: where all are idle, they decide.
+func (p *resourcePicker) fresh(t *table, r *Request, d *dice) *Endpoint {
+	var b best
+	for n := p.policy.cfg.Samples; n > 0 && !t.fresh.empty(); n-- {
+		if c := &t.rated[t.fresh.draw(d)]; r.takes(c.ep) {
+			b.offer(c, c.score(t.crowd(c, r.Now)))
+		}
+	}
+	for i := range p.ring {
+		at := p.ring[i].Load()
+		if uint32(at) >= uint32(len(t.rated)) {
 			continue
 		}
-		c := cores(l)
-		if c == 0 {
-			c = mean.cores
+		if c := &t.rated[at]; c.state == isFresh && r.takes(c.ep) {
+			b.offer(c, c.score(t.crowd(c, r.Now)))
 		}
-		c *= float64(s.w)
-		n := float64(s.ep.inFlight.Load())
-		if l != nil && l.InFlight >= 0 {
-			n += othersAt(l)
-		} else {
-			n += mean.others * c
-		}
-		score := n / c
-		switch {
-		case best == nil || score < bestScore:
-			best, bestScore, ties = s.ep, score, c
-		case score == bestScore:
-			ties += c
-			if float64(p.rand(1<<31))/(1<<31)*ties < c {
-				best = s.ep
+	}
+	return b.ep
+}
+
+// stale returns the best by own requests, nil if none takes r: of all where
+// they are few, for own requests are known exactly, else of the draws.
+func (p *resourcePicker) stale(t *table, r *Request, d *dice) *Endpoint {
+	var b best
+	n := len(t.stale.places)
+	if n <= p.policy.cfg.Samples {
+		for _, at := range t.stale.places {
+			if c := &t.rated[at]; r.takes(c.ep) {
+				b.among(c, c.score(own(c.ep, r.Now)), d)
 			}
 		}
+		return b.ep
 	}
-	return best
-}
-
-// any scans all endpoints when the samples were vetoed, full or tried.
-func (p *resourcePicker) any(r *Request) (*Endpoint, bool) {
-	veto := func(e *Endpoint) bool { return p.Vetoes(e, r.Now) }
-	return scanUnless(veto, p.slots, r, p.rand)
-}
-
-func (p *resourcePicker) Mode(now time.Duration) string {
-	live := 0
-	for i := range p.slots {
-		if cores(p.live(p.slots[i].ep, now)) > 0 {
-			live++
+	for range p.policy.cfg.Samples {
+		if c := &t.rated[t.stale.draw(d)]; r.takes(c.ep) {
+			b.offer(c, c.score(own(c.ep, r.Now)))
 		}
 	}
-	switch live {
-	case 0:
-		return "no live figures: weighted two-choice least-conn"
-	case len(p.slots):
-		return "in-flight per available core"
-	default:
-		return fmt.Sprintf("in-flight per available core, %d of %d with live figures", live, len(p.slots))
-	}
+	return b.ep
 }
 
-// Explain implements Picker.
-func (p *resourcePicker) Explain(r Request) Explanation {
-	return explain(p.Mode(r.Now), p.slots, &r, byWeight(p.slots))
+// own is what this sidecar has at e, ghosts included.
+func own(e *Endpoint, now time.Duration) float32 {
+	return float32(e.inFlight.Load() + e.ghosts.count(now))
+}
+
+// crowd is n of the formula: how many requests c has now, from everyone.
+func (t *table) crowd(c *rated, now time.Duration) float32 {
+	n := own(c.ep, now) + c.expect
+	if o, age, ok := othersOf(c.ep.others.Load(), now); ok {
+		n += (o - c.expect) * t.trust(age)
+	}
+	return n
+}
+
+// trust is exp(-age/W), as the reciprocal of the first terms of the series.
+func (t *table) trust(age float32) float32 {
+	x := age * t.perStay
+	return 1 / (1 + x*(1+x*(1./2+x*(1./6+x*(1./24)))))
+}
+
+// score is the formula's. Idle counts as a quarter of a request, so that a
+// small idle endpoint and a large one do not tie.
+func (c *rated) score(n float32) float32 { return c.cost * (0.25 + n*c.perRoom) }
+
+// Vetoes implements Vetoer: memory, or nobody listening, by a report that has
+// not expired.
+func (p *resourcePicker) Vetoes(e *Endpoint, now time.Duration) bool {
+	return p.policy.cfg.vetoes(e.Load(), now)
+}
+
+func (c *ResourceConfig) vetoes(l *Load, now time.Duration) bool {
+	return l != nil && now < l.Expires && (l.Mem >= c.MemoryVeto || !l.Listening)
+}
+
+// Mode implements Picker.
+func (p *resourcePicker) Mode(now time.Duration) string {
+	known := 0
+	for _, s := range p.slots {
+		if l := s.ep.Load(); l != nil && now < l.Expires {
+			known++
+		}
+	}
+	switch known {
+	case 0:
+		return "no live figures: weighted least-conn over a few draws"
+	case len(p.slots):
+		return "requests per free capacity"
+	default:
+		return fmt.Sprintf("requests per free capacity, %d of %d with live figures", known, len(p.slots))
+	}
 }

@@ -67,16 +67,25 @@ type alias struct {
 }
 
 func newAlias(s []slot) alias {
-	n := len(s)
+	weights := make([]float64, len(s))
+	for i, x := range s {
+		weights[i] = float64(x.w)
+	}
+	return newAliasOf(weights)
+}
+
+// newAliasOf returns one for weights that are at least 0 and not all 0. It
+// overwrites them.
+func newAliasOf(p []float64) alias {
+	n := len(p)
 	a := alias{make([]uint32, n), make([]uint32, n)}
 	var sum float64
-	for _, x := range s {
-		sum += float64(x.w)
+	for _, x := range p {
+		sum += x
 	}
-	p := make([]float64, n)
 	var small, large []int
-	for i, x := range s {
-		p[i] = float64(x.w) * float64(n) / sum
+	for i, x := range p {
+		p[i] = x * float64(n) / sum
 		if p[i] < 1 {
 			small = append(small, i)
 		} else {

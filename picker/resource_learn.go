@@ -1,0 +1,56 @@
+package picker
+
+import "time"
+
+// at returns the place of e in this picker, false if it was not built over it.
+func (p *resourcePicker) at(e *Endpoint) (int, bool) {
+	i := int(e.mind.place.Load())
+	return i, i < len(p.slots) && p.slots[i].ep == e
+}
+
+// Sent implements Observer: the congestion that the request meets, in requests
+// per one that the backend serves without slowing down.
+func (p *resourcePicker) Sent(e *Endpoint, now time.Duration) float32 {
+	i, ok := p.at(e)
+	if !ok {
+		return 0
+	}
+	t := p.table.Load()
+	return t.crowd(&t.rated[i], now) / float32(t.why[i].conc)
+}
+
+// Done implements Observer.
+func (p *resourcePicker) Done(e *Endpoint, now time.Duration, sent float32, r Result) {
+	switch r.Outcome {
+	case Success:
+		if r.FirstByte > 0 {
+			crowd := float64(sent+p.Sent(e, now)) / 2
+			e.mind.pace.observe(now, float64(r.FirstByte)/float64(time.Millisecond)/max(1, crowd))
+		}
+		e.mind.failures.observe(now, false)
+	case Drop:
+		e.ghosts.add(now, r.Age)
+	case Failure:
+		e.ghosts.add(now, r.Age)
+		e.mind.failures.observe(now, true)
+		p.urgent.Store(true)
+	}
+}
+
+// Reported implements Observer: e joins the freshest unless it is there.
+func (p *resourcePicker) Reported(e *Endpoint, now time.Duration) {
+	i, ok := p.at(e)
+	if !ok {
+		return
+	}
+	t := p.table.Load()
+	if (t.rated[i].state == vetoed) != p.Vetoes(e, now) {
+		p.urgent.Store(true)
+	}
+	for j := range p.ring {
+		if p.ring[j].Load() == int32(i) {
+			return
+		}
+	}
+	p.ring[p.ringAt.Add(1)%ringSize].Store(int32(i))
+}

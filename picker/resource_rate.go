@@ -1,0 +1,254 @@
+package picker
+
+import (
+	"math"
+	"time"
+)
+
+// Constants of the ratings, from PICKING.md's simulations but where said.
+const (
+	refreshEvery  = 20 * time.Millisecond
+	refreshUrgent = 2 * time.Millisecond // ours: a storm of failures is no storm of refreshes
+	minAvail      = 0.05                 // of its cores: saturated is scored low, not divided by zero
+	paceFastest   = 0.7
+	paceSlowest   = 300
+	paceTrust     = 5    // samples that the mean of all counts as
+	wellFrom      = 0.98 // success share that is no reason for less
+	minHealth     = 0.005
+	memoryBand    = 0.12 // of the limit, below the veto
+	minMemory     = 0.01
+	staySmooth    = 0.1
+	firstStay     = 100 * time.Millisecond // ours, until there is a latency
+)
+
+// state is how a pick may use an endpoint.
+type state uint8
+
+const (
+	isFresh state = iota // by its report
+	isStale              // by own requests alone
+	vetoed
+)
+
+// rated is an endpoint as a pick sees it, one cache line for two of them.
+type rated struct {
+	ep      *Endpoint
+	cost    float32 // b/h
+	perRoom float32 // 1/(C*weight)
+	expect  float32 // E: what others have there on average
+	share   float32 // weight*C*h/b: what part of all requests it should have
+	state   state
+}
+
+// table is what Refresh computes. Immutable.
+type table struct {
+	rated      []rated
+	fresh      drawer
+	stale      drawer
+	staleBelow uint32  // chance of the stale path, of 2^32
+	perStay    float32 // 1/W, per millisecond
+	at         time.Duration
+
+	pace float64 // g: mean time of a request on its own, in ms; 0: none known
+	why  []rating
+}
+
+// rating is the reasoning behind a rated, for Explain and the learning.
+type rating struct {
+	fresh, cores, conc, slowness, health float64
+}
+
+// stay is W, the mean time that a request spends at a backend, in milliseconds.
+// Written by Refresh alone.
+type stay struct{ ms float64 }
+
+// smooth takes a new mean in; 0 is none.
+func (s *stay) smooth(ms float64) float64 {
+	switch {
+	case ms <= 0 && s.ms == 0:
+		return float64(firstStay / time.Millisecond)
+	case s.ms == 0:
+		s.ms = ms
+	case ms > 0:
+		s.ms += staySmooth * (ms - s.ms)
+	}
+	return s.ms
+}
+
+// Due implements Refresher.
+func (p *resourcePicker) Due(now time.Duration) bool {
+	age := now - p.table.Load().at
+	return age >= p.every() || age >= refreshUrgent && p.urgent.Load()
+}
+
+// every is the time between refreshes: with thousands of endpoints, longer, so
+// that they take no more than about a hundredth of a core.
+func (p *resourcePicker) every() time.Duration {
+	return max(refreshEvery, time.Duration(len(p.slots))*10*time.Microsecond)
+}
+
+// Refresh implements Refresher: O(n), and it allocates the table anew, for
+// picks may still read the old one.
+func (p *resourcePicker) Refresh(now time.Duration) {
+	p.urgent.Store(false)
+	p.table.Store(newTable(p, now))
+}
+
+// means are over the endpoints that tell: by reports as far as they are fresh,
+// by latency as far as there are samples.
+type means struct {
+	cores float64 // capacity
+	avail float64 // capacity/cores
+	pace  float64 // g, in ms
+	stay  float64 // latency, in ms
+}
+
+func newTable(p *resourcePicker, now time.Duration) *table {
+	t := &table{at: now, rated: make([]rated, len(p.slots)), why: make([]rating, len(p.slots))}
+	m := p.means(now)
+	t.pace = m.pace
+	t.perStay = float32(1 / p.policy.stay.smooth(m.stay))
+	var all, stale, others float64
+	fresh := make([]float64, 0, len(p.slots))
+	for i := range p.slots {
+		c := p.rate(t, i, m, now)
+		all += float64(c.share)
+		if c.state == isStale {
+			stale += float64(c.share)
+		}
+		if o, _, ok := othersOf(c.ep.others.Load(), now); ok && c.state == isFresh {
+			others += float64(o)
+			fresh = append(fresh, float64(c.share))
+		}
+	}
+	if all > 0 {
+		var sum float64
+		for _, x := range fresh {
+			sum += x
+		}
+		for i := range t.rated {
+			if c := &t.rated[i]; sum > 0 && c.state == isFresh {
+				c.expect = float32(float64(c.share) / sum * others)
+			}
+		}
+		t.staleBelow = uint32(min(stale/all*(1<<32), 1<<32-1))
+	}
+	t.fresh, t.stale = newDrawer(t.rated, isFresh), newDrawer(t.rated, isStale)
+	if t.stale.empty() {
+		t.staleBelow = 0
+	}
+	return t
+}
+
+// means looks at every endpoint once.
+func (p *resourcePicker) means(now time.Duration) (m means) {
+	var known, samples float64
+	for _, s := range p.slots {
+		if l := s.ep.Load(); l != nil && l.Cores > 0 {
+			w := max(freshness(l, now), 1e-6)
+			known += w
+			m.cores += w * capacity(l)
+			m.avail += w * capacity(l) / l.Cores
+		}
+		if mean, n := s.ep.mind.pace.get(now); n > 0 {
+			samples += n
+			m.pace += n * mean
+			m.stay += n * float64(s.ep.latency.value()) / float64(time.Millisecond)
+		}
+	}
+	if known > 0 {
+		m.cores, m.avail = m.cores/known, m.avail/known
+	}
+	if samples > 0 {
+		m.pace, m.stay = m.pace/samples, m.stay/samples
+	}
+	return m
+}
+
+// capacity is C of a report that tells cores.
+func capacity(l *Load) float64 {
+	if l.Avail < 0 {
+		return l.Cores
+	}
+	return max(minAvail*l.Cores, l.Avail)
+}
+
+// rate fills in the place i of the table.
+func (p *resourcePicker) rate(t *table, i int, m means, now time.Duration) *rated {
+	s, c, y := p.slots[i], &t.rated[i], &t.why[i]
+	l := s.ep.Load()
+	c.ep, c.state = s.ep, isFresh
+	y.fresh = freshness(l, now)
+	switch {
+	case p.policy.cfg.vetoes(l, now):
+		c.state = vetoed
+	case y.fresh < 1:
+		c.state = isStale
+	}
+	y.cores = m.cores
+	if l != nil && l.Cores > 0 {
+		y.cores = capacity(l)*y.fresh + l.Cores*m.avail*(1-y.fresh)
+	}
+	if y.cores <= 0 {
+		y.cores = 1 // nobody tells: all are alike but for their weights
+	}
+	y.conc = y.cores
+	if l != nil && l.Conc > 0 {
+		y.conc = max(y.conc, l.Conc)
+	}
+	y.slowness = math.Pow(slowness(s.ep, m.pace, now), y.fresh)
+	y.health = p.health(s.ep, l, now)
+
+	room := y.cores * float64(s.w)
+	c.cost = float32(y.slowness / y.health)
+	c.perRoom = float32(1 / room)
+	if c.state != vetoed {
+		c.share = float32(room / y.slowness * y.health)
+	}
+	return c
+}
+
+// freshness is 1 until a report expires, then halves with each further such
+// time; 0 without one.
+func freshness(l *Load, now time.Duration) float64 {
+	switch {
+	case l == nil:
+		return 0
+	case now < l.Expires:
+		return 1
+	}
+	return math.Exp2(-float64(now-l.Expires) / float64(max(l.Expires-l.At, time.Millisecond)))
+}
+
+// slowness is b of the formula: how much longer this endpoint takes for a
+// request on its own than all do on average, g. Few samples are drawn towards
+// g, the less the further out they are: a sleeper is known from its first.
+func slowness(e *Endpoint, g float64, now time.Duration) float64 {
+	m, n := e.mind.pace.get(now)
+	if n == 0 || g <= 0 {
+		return 1
+	}
+	prior := float64(paceTrust)
+	if m > 2*g {
+		prior *= 2 * g / m
+	}
+	x := (n*m + prior*g) / (n + prior)
+	return min(paceSlowest, max(paceFastest, x/g))
+}
+
+// health is h of the formula.
+func (p *resourcePicker) health(e *Endpoint, l *Load, now time.Duration) float64 {
+	h, success := e.Ramp(now), 1-e.mind.failures.get(now)
+	if l != nil && now < l.Expires {
+		if l.Err > 0 {
+			success = min(success, 1-l.Err)
+		}
+		if over := l.Mem - (p.policy.cfg.MemoryVeto - memoryBand); over > 0 {
+			h *= max(minMemory, 1-over/memoryBand)
+		}
+	}
+	if success < wellFrom {
+		h *= max(minHealth, success*success*success)
+	}
+	return h
+}
