@@ -94,6 +94,7 @@ service "web" {
   }
   capacity {
     max_in_flight = 10
+    max_wait = 0.25
     queue {
       length = 20
       timeout = "1s"

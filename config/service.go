@@ -97,8 +97,11 @@ func policyTable(c *picker.Config) *block {
 
 func capacityTable(c *balance.Config) *block {
 	return &block{
-		name:     "capacity",
-		settings: []setting{{name: "max_in_flight", dest: count(&c.MaxInFlight), empty: "no limit"}},
+		name: "capacity",
+		settings: []setting{
+			{name: "max_in_flight", dest: count(&c.MaxInFlight), empty: "no limit"},
+			{name: "max_wait", dest: ratio(&c.MaxWait), empty: "no limit"},
+		},
 		blocks: []*block{{name: "queue", settings: []setting{
 			{name: "length", dest: count(&c.Queue.Length), empty: "nobody waits"},
 			{name: "timeout", dest: duration(&c.Queue.Timeout)},

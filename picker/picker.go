@@ -103,6 +103,13 @@ type Observer interface {
 	Reported(e *Endpoint, now time.Duration)
 }
 
+// Forecaster is a Picker that can tell how long a request would wait.
+type Forecaster interface {
+	// Wait returns how long a request sent to e now would take beyond what it
+	// takes on its own; 0 also where too little is known. To be called as Pick is.
+	Wait(e *Endpoint, now time.Duration) time.Duration
+}
+
 // Explanation is how a pick is made: the rule in a line and each endpoint's
 // part in it, in the order the picker holds them.
 type Explanation struct {

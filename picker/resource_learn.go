@@ -54,3 +54,17 @@ func (p *resourcePicker) Reported(e *Endpoint, now time.Duration) {
 	}
 	p.ring[p.ringAt.Add(1)%ringSize].Store(int32(i))
 }
+
+// Wait implements Forecaster, by PICKING.md's admission rule: g*b for each
+// request more than the backend serves at once without slowing down. It knows
+// nothing while fewer than half of the reports are fresh.
+func (p *resourcePicker) Wait(e *Endpoint, now time.Duration) time.Duration {
+	i, ok := p.at(e)
+	t := p.table.Load()
+	if !ok || !t.seeing || t.rated[i].state != isFresh {
+		return 0
+	}
+	y := &t.why[i]
+	over := (float64(t.crowd(&t.rated[i], now))+1)/y.conc - 1
+	return time.Duration(t.pace * y.slowness * max(0, over) * float64(time.Millisecond))
+}

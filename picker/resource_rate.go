@@ -49,8 +49,9 @@ type table struct {
 	perStay    float32 // 1/W, per millisecond
 	at         time.Duration
 
-	pace float64 // g: mean time of a request on its own, in ms; 0: none known
-	why  []rating
+	pace   float64 // g: mean time of a request on its own, in ms; 0: none known
+	seeing bool    // at least half of the reports are fresh
+	why    []rating
 }
 
 // rating is the reasoning behind a rated, for Explain and the learning.
@@ -121,6 +122,7 @@ func newTable(p *resourcePicker, now time.Duration) *table {
 			fresh = append(fresh, float64(c.share))
 		}
 	}
+	t.seeing = 2*len(fresh) >= len(t.rated)
 	if all > 0 {
 		var sum float64
 		for _, x := range fresh {

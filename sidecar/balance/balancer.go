@@ -58,6 +58,7 @@ type snapshot struct {
 	vetoer     picker.Vetoer    // the same, if the policy has a veto
 	refresher  picker.Refresher // the same, if it has tables that age
 	observer   picker.Observer  // the same, if it learns from requests
+	forecaster picker.Forecaster
 	ready      []*member
 	all        []*member
 	byID       map[string]*member
@@ -272,6 +273,7 @@ func (s *snapshot) use(p picker.Picker) {
 	s.vetoer, _ = p.(picker.Vetoer)
 	s.refresher, _ = p.(picker.Refresher)
 	s.observer, _ = p.(picker.Observer)
+	s.forecaster, _ = p.(picker.Forecaster)
 }
 
 // anyTaking reports whether there is an endpoint that the policy does not veto.

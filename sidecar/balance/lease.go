@@ -165,6 +165,9 @@ func (b *Balancer) try(k *Key, now time.Duration) (Lease, Reason, bool) {
 		if !ok {
 			return b.none(s, k, now)
 		}
+		if b.tooLong(s, ep, k, now) {
+			return Lease{}, Saturated, false // the others are no better: it was the best
+		}
 		m := ep.Owner.(*member)
 		if l, ok := b.reserve(s, m, now); ok {
 			return l, 0, true
@@ -182,6 +185,16 @@ func (b *Balancer) try(k *Key, now time.Duration) (Lease, Reason, bool) {
 		}
 	}
 	return b.none(s, k, now)
+}
+
+// tooLong is PICKING.md's admission rule: a request that would spend too much
+// of its time waiting inside the backend had better be told at once.
+func (b *Balancer) tooLong(s *snapshot, ep *picker.Endpoint, k *Key, now time.Duration) bool {
+	if s.forecaster == nil || k.Deadline == 0 || b.cfg.MaxWait == 0 {
+		return false
+	}
+	most := time.Duration(b.cfg.MaxWait * float64(k.Deadline-now))
+	return s.forecaster.Wait(ep, now) > most
 }
 
 // reserve takes a slot and the breaker's permission, both or neither.
