@@ -50,6 +50,9 @@ type Result struct {
 	// Age is how long ago the request was sent to the endpoint, whatever came of
 	// it. The balancer fills it in.
 	Age time.Duration
+	// Budget is what the request had left of its time-out when it was sent; 0:
+	// there is none. The balancer fills it in.
+	Budget time.Duration
 }
 
 // Absent marks a figure that the report did not carry: unknown is not zero.

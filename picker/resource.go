@@ -141,18 +141,19 @@ func (p *resourcePicker) Pick(r Request) (*Endpoint, bool) {
 	case 0:
 		return nil, false
 	case 1:
-		if c := &t.rated[0]; c.state != vetoed && r.takes(c.ep) {
+		if c := &t.rated[0]; r.takes(c.ep) && !p.Vetoes(c.ep, r.Now) {
 			return c.ep, true
 		}
 		return nil, false
 	}
 	d := p.policy.dice()
+	// A veto may be newer than the table.
 	if uint32(d.next()) >= t.staleBelow {
-		if e := p.fresh(t, &r, &d); e != nil {
+		if e := p.fresh(t, &r, &d); e != nil && !p.Vetoes(e, r.Now) {
 			return e, true
 		}
 	}
-	if e := p.stale(t, &r, &d); e != nil {
+	if e := p.stale(t, &r, &d); e != nil && !p.Vetoes(e, r.Now) {
 		return e, true
 	}
 	veto := func(e *Endpoint) bool { return p.Vetoes(e, r.Now) }

@@ -1,6 +1,9 @@
 package picker
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // at returns the place of e in this picker, false if it was not built over it.
 func (p *resourcePicker) at(e *Endpoint) (int, bool) {
@@ -21,6 +24,9 @@ func (p *resourcePicker) Sent(e *Endpoint, now time.Duration) float32 {
 
 // Done implements Observer.
 func (p *resourcePicker) Done(e *Endpoint, now time.Duration, sent float32, r Result) {
+	if r.Budget > 0 && r.Outcome != Ignore && !p.table.Load().seeing {
+		e.mind.aimd.observe(now, r.Age, r.Budget, e.inFlight.Load(), r.Outcome != Success)
+	}
 	switch r.Outcome {
 	case Success:
 		if r.FirstByte > 0 {
@@ -56,12 +62,19 @@ func (p *resourcePicker) Reported(e *Endpoint, now time.Duration) {
 }
 
 // Wait implements Forecaster, by PICKING.md's admission rule: g*b for each
-// request more than the backend serves at once without slowing down. It knows
-// nothing while fewer than half of the reports are fresh.
+// request more than the backend serves at once without slowing down. While
+// fewer than half of the reports are fresh it goes by a limit of own requests,
+// and beyond it foretells a wait without end.
 func (p *resourcePicker) Wait(e *Endpoint, now time.Duration) time.Duration {
 	i, ok := p.at(e)
+	if !ok {
+		return 0
+	}
 	t := p.table.Load()
-	if !ok || !t.seeing || t.rated[i].state != isFresh {
+	if !t.seeing {
+		if float64(e.inFlight.Load()) >= e.mind.aimd.limit() {
+			return math.MaxInt64
+		}
 		return 0
 	}
 	y := &t.why[i]

@@ -27,7 +27,7 @@ func statusExample() *admin.StatusDoc {
 		Version: "1.2.3", UptimeSeconds: 3725, Ready: true,
 		Services: []admin.ServiceDoc{
 			{
-				Name: "web", Listen: "127.0.0.1:8080", Policy: "resource", Mode: "in-flight per available core",
+				Name: "web", Listen: "127.0.0.1:8080", Policy: "resource", Mode: "requests per free capacity",
 				EndpointsTotal: 3, EndpointsReady: 2, EndpointsEjected: 1,
 				AttemptsTotal: 1234, RetriesTotal: 2, RetriesDeniedTotal: 1,
 				RefusedTotal: map[string]uint64{"saturated": 0, "queue_full": 3, "no_backends": 1},
@@ -73,7 +73,7 @@ func statusExample() *admin.StatusDoc {
 
 const statusGolden = `outrigger 1.2.3 at 127.0.0.1:9911, up 1h02m, ready
 
-web on 127.0.0.1:8080, resource: in-flight per available core; 2 of 3 ready
+web on 127.0.0.1:8080, resource: requests per free capacity; 2 of 3 ready
   discovery  3 instances, index 42, answered 1m15s ago, 1 registrations unusable; HOLDING the set for 30s: an empty answer that nothing confirms; FAILING for 12s: connection refused
   capacity   breaker open for 1.2s, trips: 1; queue: 1 waiting, 2 served, 3 overflowed, 4 timed out
   requests   1234 sent, 2 of them retries, 1 retries denied; own 503s: no_backends 1, queue_full 3

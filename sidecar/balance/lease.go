@@ -28,7 +28,8 @@ type Lease struct {
 	m     *member
 	probe breaker.Probe
 	start time.Duration
-	sent  float32 // what the picker wants to hear again at the end
+	until time.Duration // the request's deadline; 0: none
+	sent  float32       // what the picker wants to hear again at the end
 }
 
 // Held reports whether the lease is live.
@@ -58,6 +59,9 @@ func (l *Lease) Done(r picker.Result) {
 	l.m = nil
 	now := b.env.Now()
 	r.Age = now - l.start
+	if l.until > 0 {
+		r.Budget = max(0, l.until-l.start)
+	}
 	if o := b.snap.Load().observer; o != nil {
 		o.Done(m.ep, now, l.sent, r)
 	}
@@ -169,7 +173,7 @@ func (b *Balancer) try(k *Key, now time.Duration) (Lease, Reason, bool) {
 			return Lease{}, Saturated, false // the others are no better: it was the best
 		}
 		m := ep.Owner.(*member)
-		if l, ok := b.reserve(s, m, now); ok {
+		if l, ok := b.reserve(s, m, k, now); ok {
 			return l, 0, true
 		}
 		r.Tried.Add(ep)
@@ -180,7 +184,7 @@ func (b *Balancer) try(k *Key, now time.Duration) (Lease, Reason, bool) {
 		if k.Tried.Has(m.ep) || !m.ep.HasRoom() || s.vetoes(m, now) {
 			continue
 		}
-		if l, ok := b.reserve(s, m, now); ok {
+		if l, ok := b.reserve(s, m, k, now); ok {
 			return l, 0, true
 		}
 	}
@@ -198,7 +202,7 @@ func (b *Balancer) tooLong(s *snapshot, ep *picker.Endpoint, k *Key, now time.Du
 }
 
 // reserve takes a slot and the breaker's permission, both or neither.
-func (b *Balancer) reserve(s *snapshot, m *member, now time.Duration) (Lease, bool) {
+func (b *Balancer) reserve(s *snapshot, m *member, k *Key, now time.Duration) (Lease, bool) {
 	if !m.ep.TryReserve() {
 		return Lease{}, false
 	}
@@ -208,7 +212,7 @@ func (b *Balancer) reserve(s *snapshot, m *member, now time.Duration) (Lease, bo
 		return Lease{}, false
 	}
 	b.granted.Add(1)
-	l := Lease{b: b, m: m, probe: probe, start: now}
+	l := Lease{b: b, m: m, probe: probe, start: now, until: k.Deadline}
 	if s.observer != nil {
 		l.sent = s.observer.Sent(m.ep, now)
 	}
@@ -225,7 +229,7 @@ func (b *Balancer) none(s *snapshot, k *Key, now time.Duration) (Lease, Reason, 
 			continue
 		}
 		if tried {
-			if l, ok := b.reserve(s, m, now); ok {
+			if l, ok := b.reserve(s, m, k, now); ok {
 				return l, 0, true
 			}
 		}

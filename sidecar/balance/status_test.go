@@ -32,7 +32,7 @@ func TestStatus(t *testing.T) {
 		retry.Done(skip)
 		s := r.Status()
 		if s.Service != "web" || !s.Seen || s.Draining || s.Policy != "resource" || s.Ready != 1 || s.Panic || s.Reason != "" ||
-			s.Mode != "in-flight per available core, 1 of 2 with live figures" ||
+			s.Mode != "requests per free capacity, 1 of 2 with live figures" ||
 			s.Requests != 5 || s.Retries != 1 || s.BudgetSpent != 0 || s.Capacity != "closed" || s.CapacityFor != 0 {
 			t.Errorf("service %+v", s)
 		}
