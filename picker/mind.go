@@ -92,14 +92,12 @@ func (f *failures) observe(now time.Duration, failed bool) {
 	}
 	share, weight := 0.0, failMost
 	if old != 0 {
-		age := failAge(old, now)
-		weight = min(failMost, max(failLeast, 1-math.Exp(-age)))
-		share = float64(math.Float32frombits(uint32(old>>32))) * math.Exp(-age)
+		kept := math.Exp(-failAge(old, now))
+		weight = min(failMost, max(failLeast, 1-kept))
+		share = float64(math.Float32frombits(uint32(old>>32))) * min(kept, 1-weight)
 	}
 	if failed {
-		share += weight * (1 - share)
-	} else {
-		share -= weight * share
+		share += weight
 	}
 	var next uint64
 	if share > 1e-4 {

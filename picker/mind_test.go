@@ -1,0 +1,135 @@
+package picker
+
+import (
+	"math"
+	"testing"
+	"time"
+)
+
+func around(t *testing.T, what string, got, want, within float64) {
+	t.Helper()
+	if !(math.Abs(got-want) <= within) {
+		t.Errorf("%s is %v, want %v within %v", what, got, want, within)
+	}
+}
+
+func TestPace(t *testing.T) {
+	var p pace
+	if m, n := p.get(now); m != 0 || n != 0 {
+		t.Errorf("without a sample: %v, %v", m, n)
+	}
+	for _, ms := range []float64{10, 20, 60} {
+		p.observe(now, ms)
+	}
+	m, n := p.get(now)
+	around(t, "mean", m, 30, 0.1)
+	around(t, "count", n, 3, 0.01)
+	m, n = p.get(now + paceHalf)
+	around(t, "mean after a half-life", m, 30, 0.1)
+	around(t, "count after a half-life", n, 1.5, 0.02)
+	for range 1000 {
+		p.observe(now+paceHalf, 5)
+	}
+	m, n = p.get(now + paceHalf)
+	around(t, "mean after many", m, 5, 0.01)
+	around(t, "count after many", n, paceMost, 0.01)
+	// From just ahead is of this moment; long ago counts as next to nothing.
+	if _, n := p.get(now); n < paceMost/2 {
+		t.Errorf("a sample from ahead counts %v", n)
+	}
+	if _, n := p.get(now + 10*time.Minute); n > 0.01 {
+		t.Errorf("after ten minutes the samples count %v", n)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	var f failures
+	f.observe(now, false)
+	if f.word.Load() != 0 {
+		t.Error("a success alone leaves a mark")
+	}
+	f.observe(now, true)
+	around(t, "one failure", f.get(now), failMost, 1e-6)
+	around(t, "one failure after the memory", f.get(now+failMemory), failMost/math.E, 1e-3)
+	at := now
+	for range 60 {
+		at += 500 * time.Millisecond
+		f.observe(at, true)
+	}
+	if got := f.get(at); got < 0.9 || got > 1 {
+		t.Errorf("nothing but failures reads as %v", got)
+	}
+	for range 60 {
+		at += 500 * time.Millisecond
+		f.observe(at, false)
+	}
+	if got := f.get(at); got > 0.01 {
+		t.Errorf("nothing but successes for 30 s reads as %v", got)
+	}
+}
+
+// TestFailureShare: of many requests a second, some of which fail, the share is
+// told.
+func TestFailureShare(t *testing.T) {
+	var f failures
+	rand, at, sum := seeded(1), now, 0.0
+	const n = 20000
+	for range n {
+		at += 10 * time.Millisecond
+		f.observe(at, rand(10) < 3)
+		sum += f.get(at)
+	}
+	around(t, "mean share", sum/n, 0.3, 0.03)
+}
+
+func TestAIMD(t *testing.T) {
+	var a aimd
+	const budget = time.Second
+	ok := func(at time.Duration, n int64) { a.observe(at, 100*time.Millisecond, budget, n, false) }
+	slow := func(at time.Duration) { a.observe(at, 301*time.Millisecond, budget, 1, false) }
+
+	ok(now, aimdFirst-3)
+	if a.limit() != aimdFirst {
+		t.Errorf("far below the limit it moved to %v", a.limit())
+	}
+	for range aimdFirst {
+		ok(now, 20)
+	}
+	around(t, "limit after as many as itself", a.limit(), aimdFirst+1, 0.1)
+
+	was := a.limit()
+	slow(now)
+	around(t, "after a slow one", a.limit(), was*aimdLess, 1e-3)
+	slow(now + aimdPause - 1)
+	around(t, "after another at once", a.limit(), was*aimdLess, 1e-3)
+	a.observe(now+aimdPause, time.Millisecond, budget, 1, true)
+	around(t, "after a failure", a.limit(), was*aimdLess*aimdLess, 1e-3)
+	for i := range 100 {
+		slow(now + time.Duration(i+2)*aimdPause)
+	}
+	around(t, "least", a.limit(), 1, 1e-6)
+}
+
+func TestOthers(t *testing.T) {
+	l := live(4, 4, 12)
+	l.OwnInFlight = 5
+	n, age, ok := othersOf(packOthers(l), now+250*time.Millisecond)
+	if !ok || n != 7 || age != 250 {
+		t.Errorf("others %v, age %v ms, %v; want 7, 250, true", n, age, ok)
+	}
+	l.OwnInFlight = 50 // read a moment apart
+	if n, _, ok := othersOf(packOthers(l), now); !ok || n != 0 {
+		t.Errorf("others %v, %v; want 0, true", n, ok)
+	}
+	if _, age, _ := othersOf(packOthers(l), now-time.Second); age != 0 {
+		t.Errorf("age of a report from ahead: %v", age)
+	}
+	l.InFlight = Absent
+	if _, _, ok := othersOf(packOthers(l), now); ok {
+		t.Error("an absent figure is told")
+	}
+	l.InFlight, l.OwnInFlight, l.At = 0, 0, 0
+	if n, _, ok := othersOf(packOthers(l), 0); !ok || n != 0 {
+		t.Errorf("idle at the clock's start: %v, %v", n, ok)
+	}
+}
