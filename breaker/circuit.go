@@ -39,15 +39,17 @@ var (
 // that grows, an expiry that can be read, an injected clock, and a free pass
 // for the healthy.
 //
-// gobreaker's own Timeout is a nanosecond: `until`, which grows and reads the
-// injected clock, decides when a probe may pass, and gobreaker turns half-open
-// when that probe asks. Every call into gobreaker is made under mu, so what
+// gobreaker reads the machine's clock, so it keeps the state machine and the
+// failures in a row, and nothing that depends on time: the rolling window is
+// `seen`, on the injected clock. gobreaker's own Timeout is a nanosecond:
+// `until`, which grows and reads the injected clock too, decides when a probe
+// may pass, and gobreaker turns half-open when that probe asks. Every call into gobreaker is made under mu, so what
 // OnStateChange writes is never seen half done; it runs under gobreaker's
 // mutex too and only writes fields and posts.
 type circuit struct {
 	env       Env
 	base, max time.Duration
-	trip      func(n gobreaker.Counts, force bool) bool // asked under mu
+	trip      func(n gobreaker.Counts, force bool) bool // asked under mu, with the counts of the window
 	changed   func(from, to State)                      // told under mu
 
 	state atomic.Int32
@@ -56,27 +58,39 @@ type circuit struct {
 
 	mu       sync.Mutex
 	cb       *gobreaker.TwoStepCircuitBreaker[struct{}]
+	seen     window
 	force    bool // trip on the failure being reported
 	streak   int  // ejections in a row without a forgiving pause
 	closedAt time.Duration
 }
 
-func newCircuit(env Env, window, bucket, base, longest time.Duration) *circuit {
-	c := &circuit{env: env, base: base, max: longest}
+func newCircuit(env Env, span, bucket, base, longest time.Duration) *circuit {
+	c := &circuit{env: env, base: base, max: longest, seen: newWindow(span, bucket)}
 	c.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		MaxRequests:   1,
-		Interval:      window,
-		BucketPeriod:  bucket,
 		Timeout:       time.Nanosecond,
-		ReadyToTrip:   func(n gobreaker.Counts) bool { return c.trip(n, c.force) },
+		ReadyToTrip:   func(n gobreaker.Counts) bool { return c.trip(c.rolled(n), c.force) },
 		OnStateChange: func(_ string, from, to gobreaker.State) { c.onChange(from, to) },
 		IsExcluded:    func(err error) bool { return errors.Is(err, errIgnored) },
 	})
 	return c
 }
 
+// rolled replaces gobreaker's counts, which know no time, by those of the
+// window. Of the failures in a row those count that are in it.
+func (c *circuit) rolled(n gobreaker.Counts) gobreaker.Counts {
+	in := c.seen.sum
+	return gobreaker.Counts{
+		Requests:            in.requests,
+		TotalFailures:       in.failures,
+		TotalSuccesses:      in.requests - in.failures,
+		ConsecutiveFailures: min(n.ConsecutiveFailures, in.failures),
+	}
+}
+
 func (c *circuit) onChange(from, to gobreaker.State) {
 	now := c.env.Now()
+	c.seen.clear()
 	switch to {
 	case gobreaker.StateOpen:
 		if c.streak > 0 && from == gobreaker.StateClosed && now-c.closedAt >= c.max {
@@ -162,6 +176,7 @@ func (c *circuit) settle(p Probe, err error) {
 		p.done(err)
 	case c.current(p):
 		if done, e := c.cb.Allow(); e == nil {
+			c.seen.add(c.env.Now(), err == errFailed)
 			done(err)
 		}
 	}

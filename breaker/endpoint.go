@@ -22,16 +22,16 @@ const (
 //
 // gobreaker's two-step Allow locks and returns a capturing closure. A healthy
 // endpoint never pays that: while closed, a request is admitted by two atomic
-// loads, and a success is passed on to gobreaker only after a failure, until a
-// window has gone by without another. A result is registered and reported in
-// one go at its end; only half-open probes are registered when they start.
+// loads, and a success is counted only after a failure, until a window has gone
+// by without another. A result is registered and reported in one go at its end;
+// only half-open probes are registered when they start.
 type Endpoint struct {
 	c     *circuit
 	cfg   Config
 	guard *Guard
 
 	// dirty is set by a failure and cleared by the first success that comes a
-	// whole window after the last one: until then gobreaker hears everything.
+	// whole window after the last one: until then everything is counted.
 	// Both are written under c.mu.
 	dirty       atomic.Bool
 	lastFailure time.Duration

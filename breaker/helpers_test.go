@@ -18,8 +18,8 @@ type world struct {
 func least(uint32) uint32  { return 0 }
 func most(n uint32) uint32 { return n - 1 }
 
-// bubble runs f in virtual time. gobreaker reads the real clock, so the
-// injected one and that of the bubble go together.
+// bubble runs f in virtual time. gobreaker reads the real clock for its open
+// state's nanosecond, so the injected one and that of the bubble go together.
 func bubble(t *testing.T, f func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
