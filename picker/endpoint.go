@@ -20,7 +20,8 @@ const (
 	// Drop: the backend said it is overloaded. Not a fault, and no latency sample.
 	Drop
 	// Ignore: the request ended for a reason that is not the backend's
-	// (the client left, our own rejection). It moves no statistics but in-flight.
+	// (the client left, our own rejection). It is no failure and no latency; a
+	// policy may learn from it that an answer would have taken longer.
 	Ignore
 )
 
@@ -107,10 +108,12 @@ type Endpoint struct {
 	byResult [4]atomic.Uint64
 	_        [64]byte
 
-	watch atomic.Pointer[watch] // who hears of every change of what is in flight
-	ramp  atomic.Pointer[ramp]  // slow start; nil: none, or over
-	rank  atomic.Int32          // see SetRank
-	mind  mind                  // what policies have learnt of it
+	watch    atomic.Pointer[watch] // who hears of every change of what is in flight
+	ramp     atomic.Pointer[ramp]  // slow start; nil: none, or over
+	share    atomic.Int32          // see HoldRamps
+	rank     atomic.Int32          // see SetRank
+	distance atomic.Int32          // see SetDistance
+	mind     mind                  // what policies have learnt of it
 }
 
 // watch is a leaf of a structure that is kept up to date with what endpoints
@@ -125,33 +128,6 @@ func (e *Endpoint) touched() {
 	if w := e.watch.Load(); w != nil {
 		w.of.changed(w.leaf)
 	}
-}
-
-// ramp is a slow start.
-type ramp struct{ from, length time.Duration }
-
-// minRamp is the share of its weight with which an endpoint's slow start
-// begins: Envoy's floor. With less it may get no request at all and its slow
-// start end untried (envoy #19437).
-const minRamp = 0.1
-
-// SetRamp begins a slow start at the time from that takes length; 0 ends it.
-func (e *Endpoint) SetRamp(from, length time.Duration) {
-	if length <= 0 {
-		e.ramp.Store(nil)
-		return
-	}
-	e.ramp.Store(&ramp{from, length})
-}
-
-// Ramp returns the share of its weight that the endpoint counts with during
-// its slow start, minRamp to 1, linear in time.
-func (e *Endpoint) Ramp(now time.Duration) float64 {
-	r := e.ramp.Load()
-	if r == nil {
-		return 1
-	}
-	return min(1, max(minRamp, float64(now-r.from)/float64(r.length)))
 }
 
 // SetRank says how far the endpoint stands behind others: endpoints of a rank

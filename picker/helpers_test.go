@@ -3,6 +3,7 @@ package picker
 import (
 	"fmt"
 	"math"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -55,7 +56,10 @@ func equal(n int) []*Endpoint {
 }
 
 // hold puts n more requests in flight at e, whatever its limit.
-func hold(e *Endpoint, n int) { e.inFlight.Add(int64(n)) }
+func hold(e *Endpoint, n int) {
+	e.inFlight.Add(int64(n))
+	e.touched()
+}
 
 // fill brings e to its limit.
 func fill(e *Endpoint) {
@@ -78,7 +82,64 @@ func live(cores, avail, inFlight float64) *Load {
 	}
 }
 
-// count picks n times without reserving and counts by position in eps.
+// rampTo puts e at the given share of its weight in a slow start, as of now.
+func rampTo(e *Endpoint, share float64) {
+	const length = 100 * time.Second
+	e.SetRamp(now-time.Duration(share*float64(length)), length)
+}
+
+// keyAt is a different key for each i, never 0 (which is none).
+func keyAt(i int) uint64 {
+	z := (uint64(i) + 1) * 0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	return (z ^ z>>27) | 1
+}
+
+// build makes a picker as the balancer does.
+func build(p Policy, ready []*Endpoint) Picker {
+	HoldRamps(ready, now)
+	k := p.Build(ready)
+	refresh(k, now)
+	return k
+}
+
+func refresh(k Picker, now time.Duration) {
+	if r, ok := k.(Refresher); ok {
+		r.Refresh(now)
+	}
+}
+
+// held is a request that was given a slot, as the balancer's lease.
+type held struct {
+	ep    *Endpoint
+	sent  float32
+	since time.Duration
+}
+
+// acquire picks and reserves once.
+func acquire(k Picker, r Request) (held, bool) {
+	e, ok := k.Pick(r)
+	if !ok || !e.TryReserve() {
+		return held{}, false
+	}
+	h := held{ep: e, since: r.Now}
+	if o, ok := k.(Observer); ok {
+		h.sent = o.Sent(e, r.Now)
+	}
+	return h, true
+}
+
+// end ends the request; k may be another picker than that which picked.
+func (h held) end(k Picker, now time.Duration, r Result) {
+	r.Age = now - h.since
+	if o, ok := k.(Observer); ok {
+		o.Done(h.ep, now, h.sent, r)
+	}
+	h.ep.Finish(now, r)
+}
+
+// count picks n times without reserving and counts by position in eps. Each
+// pick has a key of its own unless r brings one.
 func count(t testing.TB, p Picker, eps []*Endpoint, n int, r Request) []int {
 	t.Helper()
 	at := make(map[*Endpoint]int, len(eps))
@@ -86,7 +147,11 @@ func count(t testing.TB, p Picker, eps []*Endpoint, n int, r Request) []int {
 		at[e] = i
 	}
 	got := make([]int, len(eps))
-	for range n {
+	keyed := r.Key != 0
+	for j := range n {
+		if !keyed {
+			r.Key = keyAt(j)
+		}
 		e, ok := p.Pick(r)
 		if !ok {
 			t.Fatal("no endpoint picked")
@@ -146,4 +211,31 @@ func triedOf(eps ...*Endpoint) (t Tried) {
 		t.Add(e)
 	}
 	return t
+}
+
+// steady keeps so many requests open that for each new one another ends, drawn
+// at random, and counts rounds of them once all are open.
+func steady(t testing.TB, k Picker, eps []*Endpoint, open, rounds int) []int {
+	t.Helper()
+	rand := seeded(uint64(open))
+	got := make([]int, len(eps))
+	var leases []held
+	for i := range open + rounds {
+		h, ok := acquire(k, Request{Now: now, Key: keyAt(i)})
+		if !ok {
+			t.Fatal("no endpoint picked")
+		}
+		if i < open {
+			leases = append(leases, h)
+			continue
+		}
+		j := rand(uint32(open))
+		leases[j].end(k, now, Result{Outcome: Ignore})
+		leases[j] = h
+		got[slices.Index(eps, h.ep)]++
+	}
+	for _, h := range leases {
+		h.end(k, now, Result{Outcome: Ignore})
+	}
+	return got
 }

@@ -16,8 +16,9 @@ type mind struct {
 	peak     peak         // of peak_ewma
 }
 
-// pace is the mean time that an endpoint takes for a request on its own: its
-// latency divided by the congestion it was under (PICKING.md's x). Samples
+// pace is the mean time that an endpoint takes for a request on its own, on a
+// whole core: its latency divided by the congestion it was under (PICKING.md's
+// x), and less where it has less than a core (not in PICKING.md). Samples
 // count half after paceHalf, and all of them together as paceMost at most.
 //
 // One word: the mean in milliseconds (float32), the samples' count (14 bits, in

@@ -24,19 +24,24 @@ func (p *p2cPicker) Pick(r Request) (*Endpoint, bool) {
 	if len(p.slots) == 0 {
 		return nil, false
 	}
-	a, b := p.pair()
-	x, y := &p.slots[a], &p.slots[b]
-	if lighter(y.ep.inFlight.Load(), y.w, x.ep.inFlight.Load(), x.w) {
-		x, y = y, x
-	}
-	if r.takes(x.ep) {
-		return x.ep, true
-	}
-	if r.takes(y.ep) {
-		return y.ep, true
+	for range refusals / 2 {
+		a, b := p.pair()
+		x, y := &p.slots[a], &p.slots[b]
+		if lighter(y.ep.inFlight.Load(), y.w, x.ep.inFlight.Load(), x.w) {
+			x, y = y, x
+		}
+		if r.takes(x.ep) {
+			return x.ep, true
+		}
+		if r.takes(y.ep) {
+			return y.ep, true
+		}
 	}
 	return scanFree(p.slots, &r, p.rand)
 }
+
+// redraws is how often a draw is repeated that is not to be used.
+const redraws = 3
 
 // pair draws two indices, different whenever there are two (sampling the same
 // host twice is a known mistake: envoy #11004). The second is redrawn a few
@@ -59,5 +64,5 @@ func (*p2cPicker) Mode(time.Duration) string { return "weighted two choices" }
 
 // Explain implements Picker.
 func (p *p2cPicker) Explain(r Request) Explanation {
-	return explain(p.Mode(r.Now), p.slots, &r, byWeight(p.slots))
+	return explain("lower in-flight per weight of two drawn by weight", p.slots, &r, byWeight(p.slots))
 }

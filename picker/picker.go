@@ -187,7 +187,7 @@ func New(c Config, rand Rand) (Policy, error) {
 	case "peak_ewma":
 		return peakEWMA{c.PeakEWMA, rand}, nil
 	case "consistent_hash":
-		return consistentHash{c.Hash, rand}, nil
+		return newConsistentHash(c.Hash, rand), nil
 	case "resource":
 		return newResource(c.Resource, rand), nil
 	default:

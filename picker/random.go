@@ -18,15 +18,12 @@ type randomPicker struct {
 	rand  Rand
 }
 
-// redraws is how often a draw that hits an endpoint without room is repeated
-// before all are scanned: a few keep the distribution when little is full.
-const redraws = 3
-
 func (p *randomPicker) Pick(r Request) (*Endpoint, bool) {
 	if len(p.slots) == 0 {
 		return nil, false
 	}
-	for range redraws {
+	// A few redraws keep the distribution when little is full.
+	for range refusals {
 		if e := p.slots[p.alias.draw(p.rand)].ep; r.takes(e) {
 			return e, true
 		}
@@ -38,5 +35,9 @@ func (*randomPicker) Mode(time.Duration) string { return "weighted random" }
 
 // Explain implements Picker.
 func (p *randomPicker) Explain(r Request) Explanation {
-	return explain(p.Mode(r.Now), p.slots, &r, byWeight(p.slots))
+	x := explain("drawn by weight", p.slots, &r, byWeight(p.slots))
+	for i := range x.Candidates {
+		x.Candidates[i].Score = 0 // nothing is compared
+	}
+	return x
 }

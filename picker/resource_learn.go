@@ -29,17 +29,37 @@ func (p *resourcePicker) Done(e *Endpoint, now time.Duration, sent float32, r Re
 	}
 	switch r.Outcome {
 	case Success:
-		if r.FirstByte > 0 {
-			crowd := float64(sent+p.Sent(e, now)) / 2
-			e.mind.pace.observe(now, float64(r.FirstByte)/float64(time.Millisecond)/max(1, crowd))
-		}
+		p.paced(e, now, sent, r.FirstByte, false)
 		e.mind.failures.observe(now, false)
+		return
 	case Drop:
 		e.ghosts.add(now, r.Age)
+		return
 	case Failure:
 		e.ghosts.add(now, r.Age)
 		e.mind.failures.observe(now, true)
 		p.urgent.Store(true)
+	}
+	// What got no answer would have taken longer still.
+	if r.FirstByte == 0 {
+		p.paced(e, now, sent, r.Age, true)
+	}
+}
+
+// paced takes in how long the request took; least says that it would have
+// taken longer, which is news only where e was held to be faster.
+func (p *resourcePicker) paced(e *Endpoint, now time.Duration, sent float32, took time.Duration, least bool) {
+	if took <= 0 {
+		return
+	}
+	crowd, thread := float64(sent+p.Sent(e, now))/2, 1.0
+	if i, ok := p.at(e); ok {
+		// With less than a core C tells already how slow it is.
+		thread = p.table.Load().why[i].thread
+	}
+	ms := float64(took) / float64(time.Millisecond) * thread / max(1, crowd)
+	if mean, _ := e.mind.pace.get(now); !least || ms > mean {
+		e.mind.pace.observe(now, ms)
 	}
 }
 
@@ -79,5 +99,5 @@ func (p *resourcePicker) Wait(e *Endpoint, now time.Duration) time.Duration {
 	}
 	y := &t.why[i]
 	over := (float64(t.crowd(&t.rated[i], now))+1)/y.conc - 1
-	return time.Duration(t.pace * y.slowness * max(0, over) * float64(time.Millisecond))
+	return time.Duration(t.pace * y.slowness / y.thread * max(0, over) * float64(time.Millisecond))
 }

@@ -1,18 +1,26 @@
 package picker
 
+import "math/bits"
+
 // slot is an endpoint with the weight it had when the picker was built, side
 // by side so that a scan reads memory in order.
 type slot struct {
 	ep *Endpoint
-	w  int64 // at least 1
+	w  int64 // 1 to maxWeight
 }
 
-// slots copies what can be picked: endpoints with a weight above 0.
+// maxWeight keeps a weight times what an endpoint may have in flight within an
+// int64. Consul's are up to 65535.
+const maxWeight = 1<<31 - 1
+
+// slots copies what can be picked: endpoints with a weight above 0. During a
+// slow start all weights are a hundredfold and some less than that (ramp.go).
 func slots(ready []*Endpoint) []slot {
 	out := make([]slot, 0, len(ready))
+	scale := rampScale(ready)
 	for _, e := range ready {
-		if w := e.weight.Load(); w > 0 {
-			out = append(out, slot{e, w})
+		if w := min(e.weight.Load(), maxWeight); w > 0 {
+			out = append(out, slot{e, min(e.ramped(w, scale), maxWeight)})
 		}
 	}
 	return out
@@ -34,6 +42,7 @@ func scanFree(s []slot, r *Request, rand Rand) (*Endpoint, bool) {
 func scanUnless(veto func(*Endpoint) bool, s []slot, r *Request, rand Rand) (*Endpoint, bool) {
 	var best *slot
 	var bestN, ties int64
+	var d dice
 	for i := range s {
 		c := &s[i]
 		n := c.ep.inFlight.Load()
@@ -47,8 +56,11 @@ func scanUnless(veto func(*Endpoint) bool, s []slot, r *Request, rand Rand) (*En
 			best, bestN, ties = c, n, c.w
 			continue
 		}
+		if d == 0 {
+			d = 1 + dice(rand(1<<31))
+		}
 		ties += c.w
-		if int64(rand(uint32(min(ties, 1<<32-1)))) < c.w {
+		if d.below(ties) < c.w {
 			best, bestN = c, n
 		}
 	}
@@ -56,6 +68,12 @@ func scanUnless(veto func(*Endpoint) bool, s []slot, r *Request, rand Rand) (*En
 		return nil, false
 	}
 	return best.ep, true
+}
+
+// below returns a number from 0 to n-1; n is at least 1.
+func (d *dice) below(n int64) int64 {
+	x, _ := bits.Mul64(d.next(), uint64(n))
+	return int64(x)
 }
 
 // alias draws an index with probability proportional to its weight in O(1):
@@ -83,7 +101,7 @@ func newAliasOf(p []float64) alias {
 	for _, x := range p {
 		sum += x
 	}
-	var small, large []int
+	small, large := make([]int, 0, n), make([]int, 0, n)
 	for i, x := range p {
 		p[i] = x * float64(n) / sum
 		if p[i] < 1 {
@@ -109,9 +127,12 @@ func newAliasOf(p []float64) alias {
 	return a
 }
 
+// draw takes one random number for both column and place in it: an index's
+// probability is off by at most 2^-31 for each column that holds it.
 func (a *alias) draw(rand Rand) int {
-	i := rand(uint32(len(a.keep)))
-	if rand(1<<31) < a.keep[i] {
+	x := uint64(rand(1<<31)) * uint64(len(a.keep))
+	i := x >> 31
+	if uint32(x)&(1<<31-1) < a.keep[i] {
 		return int(i)
 	}
 	return int(a.other[i])
