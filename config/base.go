@@ -10,7 +10,10 @@ import (
 // baseTable is what may stand outside service blocks.
 func baseTable(c *sidecar.Config) *block {
 	return &block{
-		settings: []setting{{name: "grace", dest: duration(&c.Grace)}},
+		settings: []setting{
+			{name: "grace", dest: duration(&c.Grace)},
+			{name: "state_dir", dest: text(&c.StateDir), empty: "nothing is kept"},
+		},
 		blocks: []*block{
 			consulTable(&c.Consul),
 			adminTable(&c.Admin),
@@ -92,7 +95,7 @@ func agentTable(c *agentstats.Config) *block {
 			}}},
 		}},
 		foreign: map[string]string{
-			"service": elsewhere, "consul": elsewhere, "admin": elsewhere, "agents": elsewhere, "log": elsewhere, "grace": elsewhere,
+			"service": elsewhere, "consul": elsewhere, "admin": elsewhere, "agents": elsewhere, "log": elsewhere, "grace": elsewhere, "state_dir": elsewhere,
 		},
 	}
 }

@@ -104,8 +104,11 @@ func oneLiners(b *block, in string) []oneLiner {
 	}
 	for _, c := range b.blocks {
 		head := c.name
-		if c.label != nil {
+		switch c.name {
+		case "policy":
 			head += ` "resource"`
+		case "shadow":
+			head += ` "peak_ewma"` // one block for all lines, and never the policy's own name
 		}
 		list = append(list, oneLiners(c, head)...)
 	}

@@ -50,6 +50,11 @@ func Load(paths []string, env Env) (sidecar.Config, error) {
 		return sidecar.Config{}, l.problems.sorted()
 	}
 	root := l.load(paths)
+	if cfg.StateDir == "" && !slices.ContainsFunc(root.sec.failed, func(x failed) bool { return x.name == "state_dir" }) {
+		for i, c := range services {
+			l.blame(l.services[i], func() error { return c.ValidateKey("") })
+		}
+	}
 	l.blame(root.sec, func() error {
 		base := cfg // with a service, as Validate asks for one
 		base.Services = []sidecar.ServiceConfig{*newService("sample")}

@@ -13,6 +13,8 @@ import (
 
 	"outrigger/agentstats"
 	"outrigger/sidecar"
+	"outrigger/sidecar/balance"
+	"outrigger/sidecar/h1"
 )
 
 // world is an Env over files and variables in memory.
@@ -44,6 +46,7 @@ func effective(t testing.TB, cfg sidecar.Config) string {
 // everything sets every setting to something other than its default.
 const everything = `
 grace = "5s"
+state_dir = "/var/lib/outrigger"
 consul {
   address = "https://consul.example:8501"
   scheme = "https"
@@ -80,6 +83,7 @@ agents {
 service "web" {
   listen = "unix:/run/outrigger/web.sock"
   listen_mode = "0660"
+  slow_start = "20s"
   discover {
     service = "web-v2"
     tags = ["blue", "say \"$${hi}\" \\ ü"]
@@ -87,10 +91,31 @@ service "web" {
     datacenter = "dc2"
     only_passing = true
     near = "_agent"
+    backup_tag = "spare"
+    backup_weight = 1
+  }
+  locality {
+    prefer = ["node", "zone"]
+    node = "n1"
+    zone = "a"
+    datacenter = "dc1"
+    zone_meta = "rack"
+    spill = 1.5
   }
   policy "resource" {
     samples = 4
     memory_veto = 0.123456789
+  }
+  shadow "peak_ewma" {
+    decay = "5s"
+    unknown = "2s"
+  }
+  affinity {
+    cookie = "OUTRIGGER"
+    ttl = "1h"
+    path = "/app"
+    secure = true
+    same_site = "strict"
   }
   capacity {
     max_in_flight = 10
@@ -222,7 +247,19 @@ func TestEverySetting(t *testing.T) {
 		{"service", web.Discover.Service, "web-v2"},
 		{"tags", web.Discover.Tags, []string{"blue", `say "${hi}" \ ü`}},
 		{"filter", web.Discover.Filter, "Service.Meta.x == \"%{y}\"\n"},
+		{"state_dir", cfg.StateDir, "/var/lib/outrigger"},
+		{"affinity", web.HTTP.Affinity, h1.AffinityConfig{Cookie: "OUTRIGGER", TTL: time.Hour, Path: "/app", Secure: true, SameSite: "strict"}},
 		{"policy", web.Balance.Picker.Policy, "resource"},
+		{"slow_start", web.Balance.SlowStart, 20 * time.Second},
+		{"backup_tag", web.Discover.BackupTag, "spare"},
+		{"backup_weight", web.Discover.BackupWeight, 1},
+		{"locality", web.Balance.Locality, balance.LocalityConfig{Prefer: []string{"node", "zone"}, Node: "n1", Zone: "a", Datacenter: "dc1", ZoneMeta: "rack", Spill: 1.5}},
+		{"default backup_tag", cfg.Services[1].Discover.BackupTag, "backup"},
+		{"default slow_start", cfg.Services[1].Balance.SlowStart, 10 * time.Second},
+		{"shadow", web.Balance.Shadow.Policy, "peak_ewma"},
+		{"shadow's decay", web.Balance.Shadow.PeakEWMA.Decay, 5 * time.Second},
+		{"policy's decay", web.Balance.Picker.PeakEWMA.Decay, 10 * time.Second},
+		{"no shadow", cfg.Services[1].Balance.Shadow.Policy, ""},
 		{"memory_veto", web.Balance.Picker.Resource.MemoryVeto, 0.123456789},
 		{"statuses", web.Balance.Breaker.FailureStatuses, []int{500, 503}},
 		{"engine's statuses", web.HTTP.FailureStatuses, []int{500, 503}},
@@ -236,7 +273,8 @@ func TestEverySetting(t *testing.T) {
 			t.Errorf("%s is %v, want %v", c.name, c.got, c.want)
 		}
 	}
-	cfg.Consul.Token = "x" // not in the text, as it is not printed
+	cfg.Consul.Token, web.HTTP.Affinity.Secret = "x", "x" // not in the text, as they are not printed
+	cfg.Services[0] = web
 	first, _, _ := strings.Cut(effective(t, cfg), `service "api"`)
 	if i := strings.Index(first, "# default"); i >= 0 {
 		t.Errorf("a setting of the test is the default, or was lost:\n%s", first[:i])
@@ -254,6 +292,7 @@ func TestRoundTrip(t *testing.T) {
 		  breaker { failure_statuses = [] }
 		  retry { on = [] }
 		  policy "p2c" {}
+		  shadow "resource" { samples = 5 }
 		}`} {
 		cfg := load(t, text, nil)
 		printed := effective(t, cfg)
@@ -271,7 +310,7 @@ func TestDefaultsAreMarked(t *testing.T) {
 	printed := effective(t, load(t, "log { level = \"warn\" }\nservice \"w\" { listen = \":1\" }", nil))
 	for _, want := range []string{
 		"level  = \"warn\"\n", "format = \"text\" # default\n", "listen      = \":1\"\n", "listen_mode = \"0600\" # default\n",
-		"service      = \"w\"   # default\n", "tunnel         = \"1h\"  # default\n",
+		"service       = \"w\"      # default\n", "tunnel         = \"1h\"  # default\n",
 		"# default: the smaller of interval and 1s\n", "failure_statuses     = [502, 503, 504] # default\n",
 	} {
 		if !strings.Contains(printed, want) {
@@ -289,7 +328,7 @@ func TestEveryFieldHasASetting(t *testing.T) {
 		except []string // set by other means
 	}{
 		{&base, baseTable(&base), []string{".Services"}},
-		{service, serviceTable(service), []string{".Name", ".Balance.Service", ".HTTP.FailureStatuses"}},
+		{service, serviceTable(service), []string{".Name", ".Balance.Service", ".Balance.Pins", ".HTTP.FailureStatuses", ".HTTP.Hash.On", ".HTTP.Hash.Name"}},
 		{&agent, agentTable(&agent), nil},
 	} {
 		reached := map[uintptr]string{}

@@ -41,6 +41,9 @@ func writeBody(b *bytes.Buffer, t, def *block) {
 	for i, c := range t.blocks {
 		label := ""
 		if c.label != nil {
+			if c.label.zero() {
+				continue // a block that is not there
+			}
 			label = " " + c.label.text()
 		}
 		fmt.Fprintf(b, "\n%s%s {\n", c.name, label)

@@ -20,6 +20,7 @@ type loader struct {
 	byName    map[string]*source
 	problems  Problems
 	addresses []address
+	services  []*section // one for each service block
 }
 
 // address is a listener's, to find two that are the same.
@@ -249,6 +250,7 @@ func (l *loader) fillEach(s *source, in *instance, kind *block, b *hclsyntax.Blo
 	}
 	table, validate := kind.each(label)
 	sec := &section{header: b.DefRange()}
+	l.services = append(l.services, sec)
 	inst := newInstance(table, fmt.Sprintf("%s %q", b.Type, label), label, b.DefRange(), sec)
 	l.fill(s, inst, b.Body)
 	l.require(s, inst)

@@ -23,7 +23,7 @@ func TestProblems(t *testing.T) {
 		{"no listen", "\nservice \"web\" {\n}\n", []string{`f.hcl:2:1: service "web" has no listen|   2 | service "web" {|     | ^^^^^^^^^^^^^|It has no default`}},
 
 		// Names.
-		{"typo", web(`  lisen = "x"`), []string{`f.hcl:3:3: unknown setting "lisen" in service "web"|   3 |   lisen = "x"|     |   ^^^^^|Did you mean "listen"?|Allowed here: listen, listen_mode, discover, policy,`}},
+		{"typo", web(`  lisen = "x"`), []string{`f.hcl:3:3: unknown setting "lisen" in service "web"|   3 |   lisen = "x"|     |   ^^^^^|Did you mean "listen"?|Allowed here: listen, listen_mode, slow_start, discover, policy,`}},
 		{"typo in a nested block", web("  breaker {\n    capacity { min_queue = 3 }\n  }"), []string{`f.hcl:4:16: unknown setting "min_queue" in service "web" breaker capacity|Did you mean "min_queued"?`}},
 		{"dashes and case", web("timeouts {\nfirst-byte = \"1s\"\n}"), []string{`f.hcl:4:1: unknown setting "first-byte"|Did you mean "first_byte"?`}},
 		{"longer name", web("limits {\nmax_connections = 5\n}"), []string{`f.hcl:4:1: unknown|Did you mean "connections"?`}},
@@ -45,6 +45,13 @@ func TestProblems(t *testing.T) {
 			`f.hcl:1:9: "" is no name for a service`, `f.hcl:2:9: "a/b" is no name`}},
 		{"policy name", web("policy \"leastconn\" {\n  whatever = 1\n}"), []string{`f.hcl:3:8: policy is not one of least_conn, resource, p2c, peak_ewma, round_robin, random, consistent_hash|Did you mean "least_conn"?`}},
 		{"policy's setting", web(`policy "p2c" { samples = 3 }`), []string{`f.hcl:3:16: policy "p2c" has no setting "samples"|It is one of policy "resource".`}},
+		{"shadow name", web(`shadow "leastconn" {}`), []string{`f.hcl:3:8: shadow is not one of least_conn, resource, p2c,|Did you mean "least_conn"?`}},
+		{"shadow's setting", web(`shadow "p2c" { samples = 3 }`), []string{`f.hcl:3:16: shadow "p2c" has no setting "samples"|It is one of shadow "resource".`}},
+		{"shadow's range", web("policy \"resource\" { samples = 3 }\nshadow \"peak_ewma\" { decay = \"1ms\" }"), []string{`f.hcl:4:30: decay is 1ms, allowed are 100ms to 10m (in the shadow)`}},
+		{"both out of range", web("policy \"peak_ewma\" { decay = \"2ms\" }\nshadow \"resource\" { samples = 99 }"), []string{`f.hcl:3:30: decay is 2ms`, `f.hcl:4:31: samples is 99, allowed are 2 to 32 (in the shadow)`}},
+		{"shadow of itself", web("policy \"p2c\" {}\nshadow \"p2c\" {}"), []string{`f.hcl:4:8: shadow is "p2c", as is the policy: nothing to compare; name another, or leave shadow out`}},
+		{"shadow of the default", web(`shadow "least_conn" {}`), []string{`f.hcl:3:8: shadow is "least_conn", as is the policy`}},
+		{"two shadows", web("shadow \"p2c\" {}\nshadow \"random\" {}"), []string{`f.hcl:4:1: shadow is there twice`}},
 		{"policy typo", web(`policy "resource" { sample = 3 }`), []string{`f.hcl:3:21: unknown setting "sample" in service "web" policy "resource"|Did you mean "samples"?`}},
 
 		// Twice.
@@ -98,6 +105,11 @@ func TestProblems(t *testing.T) {
 		{"both limits", web("limits {\n line = \"1B\"\n head = \"1MiB\"\n}"), []string{`f.hcl:4:9: limit line is 1 bytes, allowed are 256 and up`, `f.hcl:5:9: limit head is 1048576 bytes, allowed are 1024 to 32768`}},
 		{"statuses", web("breaker {\n failure_statuses = [502, 999]\n}"), []string{`f.hcl:4:21: failure_statuses has 999`}},
 		{"tags", web("discover {\n tags = [\"\"]\n near = \"\\u0007\"\n}"), []string{`f.hcl:4:9: tag ""`, `f.hcl:5:9: near "\a"`}},
+		{"locality", web("slow_start = \"1ms\"\nlocality {\n prefer = [\"rack\"]\n}\ndiscover {\n backup_weight = 65536\n backup_tag = \"\\u0007\"\n}"), []string{
+			`f.hcl:3:14: slow_start is 1ms, allowed are 0 (off) or 100ms to 10m`, `f.hcl:5:11: prefer has "rack", allowed are node, zone, datacenter`,
+			`f.hcl:8:18: backup_weight is 65536`, `f.hcl:9:15: backup_tag "\a"`}},
+		{"more locality", web("locality {\n prefer = [\"zone\"]\n zone_meta = \"\"\n spill = 0\n node = \"\\u0001\"\n}"), []string{
+			`f.hcl:5:14: zone_meta is empty`, `f.hcl:6:10: spill is 0, allowed are 1 to 100`, `f.hcl:7:9: node "\x01"`}},
 		{"two without the other", "consul {\n  tls {\n    cert_file = \"x\"\n  }\n}\n" + ok, []string{`f.hcl:3:17: tls needs cert_file and key_file together`}},
 
 		// Functions.

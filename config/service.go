@@ -18,10 +18,14 @@ func serviceTable(c *sidecar.ServiceConfig) *block {
 		settings: []setting{
 			{name: "listen", dest: text(&c.Listen), required: true, address: true},
 			{name: "listen_mode", dest: text(&c.ListenMode)},
+			{name: "slow_start", dest: duration(&c.Balance.SlowStart), empty: "off"},
 		},
 		blocks: []*block{
 			discoverTable(&c.Discover),
-			policyTable(&c.Balance.Picker),
+			policyTable("policy", &c.Balance.Picker),
+			policyTable("shadow", &c.Balance.Shadow),
+			localityTable(&c.Balance.Locality),
+			affinityTable(&c.HTTP.Affinity),
 			capacityTable(&c.Balance),
 			breakerTable(&c.Balance.Breaker),
 			retryTable(&c.HTTP.Retry, &c.Balance.Budget),
@@ -69,12 +73,26 @@ func discoverTable(q *discovery.Query) *block {
 		{name: "datacenter", dest: text(&q.Datacenter), empty: "that of the consul block"},
 		{name: "only_passing", dest: flag(&q.OnlyPassing)},
 		{name: "near", dest: text(&q.Near)},
+		{name: "backup_tag", dest: text(&q.BackupTag), empty: "none"},
+		{name: "backup_weight", dest: count(&q.BackupWeight), empty: "none"},
 	}}
 }
 
-func policyTable(c *picker.Config) *block {
+func localityTable(c *balance.LocalityConfig) *block {
+	return &block{name: "locality", settings: []setting{
+		{name: "prefer", dest: texts(&c.Prefer), empty: "nothing"},
+		{name: "node", dest: text(&c.Node), empty: "the Consul agent's"},
+		{name: "zone", dest: text(&c.Zone), empty: "as the Consul agent's node meta says"},
+		{name: "datacenter", dest: text(&c.Datacenter), empty: "the Consul agent's"},
+		{name: "zone_meta", dest: text(&c.ZoneMeta)},
+		{name: "spill", dest: ratio(&c.Spill)},
+	}}
+}
+
+// policyTable is a block that names a policy and tunes it.
+func policyTable(name string, c *picker.Config) *block {
 	return &block{
-		name:  "policy",
+		name:  name,
 		label: choice(&c.Policy, picker.Names()),
 		variants: map[string][]setting{
 			"resource": {

@@ -175,6 +175,25 @@ type Query struct {
 	// Near a node, or "_agent" for the agent's: sets come nearest first, by
 	// round trip. The order is that of the last change: a move alone is none.
 	Near string
+	// BackupTag marks an instance as a backup; "": no tag does. Case does not
+	// count.
+	BackupTag string
+	// BackupWeight is the largest weight that marks an instance as a backup, 0
+	// (none does) to 65535. The weight is that for its health: with 1 and
+	// weights { passing = 10, warning = 1 } an instance is a backup while it is
+	// in warning.
+	BackupWeight int
+}
+
+// DefaultQuery returns the query of a service that names nothing else.
+func DefaultQuery(service string) Query {
+	return Query{
+		Service:   service,
+		BackupTag: "backup", // HAProxy's and NGINX's word for it
+		// No weight in Consul means "only when nothing else is there", so which
+		// does is for the user to say.
+		BackupWeight: 0,
+	}
 }
 
 // Validate reports every part that cannot be asked for.
@@ -201,6 +220,12 @@ func (q Query) Validate() error {
 	}
 	if !plainText(q.Near, 253) {
 		bad("near %.80q: allowed are up to 253 printable characters", q.Near)
+	}
+	if !plainText(q.BackupTag, 253) {
+		bad("backup_tag %.80q: allowed are up to 253 printable characters", q.BackupTag)
+	}
+	if q.BackupWeight < 0 || q.BackupWeight > maxWeight {
+		bad("backup_weight is %d, allowed are 0 (none) to %d", q.BackupWeight, maxWeight)
 	}
 	if len(q.Filter) > 4096 {
 		bad("filter has %d bytes, allowed are up to 4096", len(q.Filter))

@@ -200,6 +200,7 @@ func (c *Consul) answered(entries []*api.ServiceEntry, meta *api.QueryMeta) {
 	}
 	c.record.answer(meta.LastContact)
 	set, odd := convert(c.query.Service, entries)
+	c.query.markBackups(set)
 	if l.verify && meta.KnownLeader && !meta.ResultsFilteredByACLs && len(set) == 0 {
 		if l.emptyReads == 0 {
 			l.emptySince = now

@@ -66,6 +66,7 @@ func instance(service string, e *api.ServiceEntry) (Instance, string) {
 		Health:     h,
 		Tags:       sorted(e.Service.Tags),
 		Meta:       e.Service.Meta,
+		NodeMeta:   e.Node.Meta,
 	}, remark
 }
 
@@ -88,6 +89,15 @@ func sorted(tags []string) []string {
 	return tags
 }
 
+// markBackups says which instances of a set that was just made are backups.
+func (q *Query) markBackups(set []Instance) {
+	for i := range set {
+		x := &set[i]
+		x.Backup = x.Weight > 0 && x.Weight <= q.BackupWeight ||
+			q.BackupTag != "" && slices.ContainsFunc(x.Tags, func(t string) bool { return strings.EqualFold(t, q.BackupTag) })
+	}
+}
+
 // canonical writes an IP address the one way, so that two spellings are no
 // change; anything else stays.
 func canonical(address string) string {
@@ -98,8 +108,8 @@ func canonical(address string) string {
 }
 
 // Validate reports why an instance cannot be used. The catalog is untrusted:
-// what it holds ends in dials, logs and terminals. Tags and Meta are not looked
-// at.
+// what it holds ends in dials, logs and terminals. Tags and both Metas are not
+// looked at.
 func (i Instance) Validate() error {
 	switch {
 	case i.ID == "":

@@ -74,6 +74,10 @@ type Instance struct {
 	Health Health
 	Tags   []string // sorted
 	Meta   map[string]string
+	// NodeMeta is that of the instance's node.
+	NodeMeta map[string]string
+	// Backup: to be used only when no other instance can be. See Query.
+	Backup bool
 }
 
 // HostPort returns the address to dial.

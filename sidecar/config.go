@@ -5,11 +5,13 @@ package sidecar
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"outrigger/agentstats"
 	"outrigger/discovery"
+	"outrigger/picker"
 	"outrigger/sidecar/access"
 	"outrigger/sidecar/admin"
 	"outrigger/sidecar/balance"
@@ -23,7 +25,10 @@ type Config struct {
 	Log    LogConfig
 	Agents agentstats.PollConfig
 	// Grace is how long a shutdown waits for requests in flight, 0 to 1h.
-	Grace    time.Duration
+	Grace time.Duration
+	// StateDir is where the sidecar keeps what must survive its restart: the key of
+	// affinity cookies. An absolute path; "" is nowhere.
+	StateDir string
 	Services []ServiceConfig
 }
 
@@ -62,7 +67,7 @@ func DefaultService(name string) ServiceConfig {
 	s := ServiceConfig{
 		Name:       name,
 		ListenMode: defaultMode,
-		Discover:   discovery.Query{Service: name},
+		Discover:   discovery.DefaultQuery(name),
 		Balance:    balance.DefaultConfig(),
 		HTTP:       h1.DefaultConfig(),
 		Access:     access.DefaultConfig(),
@@ -81,12 +86,18 @@ func (c Config) Validate() error {
 	if c.Grace < 0 || c.Grace > time.Hour {
 		errs = append(errs, fmt.Errorf("grace is %v, allowed are 0s to 1h", c.Grace))
 	}
+	if c.StateDir != "" && !filepath.IsAbs(c.StateDir) {
+		errs = append(errs, fmt.Errorf("state_dir is %q, which is no absolute path", c.StateDir))
+	}
 	if len(c.Services) == 0 {
 		errs = append(errs, errors.New("there is no service block: nothing to listen for"))
 	}
 	names, listens := map[string]bool{}, map[string]string{}
 	for _, s := range c.Services {
 		if err := s.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("service %q: %w", s.Name, err))
+		}
+		if err := s.ValidateKey(c.StateDir); err != nil {
 			errs = append(errs, fmt.Errorf("service %q: %w", s.Name, err))
 		}
 		if names[s.Name] {
@@ -126,10 +137,23 @@ func (s ServiceConfig) Validate() error {
 	if err := s.Balance.Validate(); err != nil {
 		return err
 	}
-	if err := s.HTTP.Validate(); err != nil {
+	if err := s.engine().Validate(); err != nil {
 		return err
 	}
 	return s.Access.Validate()
+}
+
+// engine returns the engine's settings with those that it shares with the
+// balancer.
+func (s ServiceConfig) engine() h1.Config {
+	c := s.HTTP
+	c.FailureStatuses = s.Balance.Breaker.FailureStatuses
+	for _, p := range []picker.Config{s.Balance.Shadow, s.Balance.Picker} { // never both
+		if p.Policy == "consistent_hash" {
+			c.Hash = h1.KeyConfig{On: p.Hash.On, Name: p.Hash.Name}
+		}
+	}
+	return c
 }
 
 func has(list []string, s string) bool {

@@ -33,8 +33,8 @@ type service struct {
 
 func newService(c ServiceConfig, agents agentstats.PollConfig, source discovery.Source,
 	engine *h1.Engine, env balance.Env, log hclog.Logger) (*service, error) {
-	s := &service{cfg: c, http: c.HTTP, source: source, log: log.With("service", c.Name), badAgent: map[string]string{}}
-	s.http.FailureStatuses = c.Balance.Breaker.FailureStatuses
+	s := &service{cfg: c, http: c.engine(), source: source, log: log.With("service", c.Name), badAgent: map[string]string{}}
+	c.Balance.Pins = c.HTTP.Affinity.Cookie != ""
 	env.NewConns = engine.Conns(s.http, s.log)
 	var err error
 	if s.balancer, err = balance.New(c.Balance, env); err != nil {
@@ -131,6 +131,9 @@ func (s *service) describe() admin.Service {
 	return admin.Service{
 		Name: s.cfg.Name, Listen: listenText(s.ln.Addr()),
 		Status:    s.balancer.Status,
+		Explain:   s.balancer.Explain,
+		Decisions: s.balancer.Decisions,
+		Denials:   s.balancer.Denials,
 		Discovery: s.source.Status,
 		Traffic: func() admin.Traffic {
 			t := s.server.Stats()

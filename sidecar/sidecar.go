@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/consul/api"
 	"github.com/hashicorp/go-hclog"
 
 	"outrigger/discovery"
@@ -25,6 +26,7 @@ type Sidecar struct {
 	engine   *h1.Engine
 	services []*service
 	admin    *admin.Server
+	client   *api.Client
 	draining atomic.Bool
 }
 
@@ -43,7 +45,11 @@ func New(cfg Config, log hclog.Logger, version string) (*Sidecar, error) {
 	if err != nil {
 		return nil, err
 	}
-	sc := &Sidecar{cfg: cfg, log: log, engine: engine}
+	sc := &Sidecar{cfg: cfg, log: log, engine: engine, client: client}
+	keys, err := newAffinityKeys(cfg)
+	if err != nil {
+		return nil, err
+	}
 	o := admin.Options{Version: version, Log: log.Named("admin"), Draining: sc.draining.Load}
 	for _, c := range cfg.Services {
 		source := discovery.NewConsul(client, c.Discover, cfg.Consul, discovery.Env{Logger: log.Named("discovery")})
@@ -64,6 +70,7 @@ func New(cfg Config, log hclog.Logger, version string) (*Sidecar, error) {
 	for _, s := range sc.services {
 		s.server = engine.NewServer(s.http, s.balancer, h1.Options{
 			Log: s.log, Tunnel: tunnel.Run, Observe: sc.admin.Observe(s.cfg.Name), Access: s.access,
+			AffinityKey: keys.of(&s.cfg),
 		})
 	}
 	return sc, nil
@@ -89,6 +96,7 @@ func (sc *Sidecar) Run(ctx context.Context) error {
 	failed := make(chan error, 1+2*len(sc.services)) // room for all who may send
 
 	wg.Go(func() { sc.engine.Run(inner) })
+	wg.Go(func() { sc.locate(inner) })
 	wg.Go(func() {
 		if err := sc.admin.Serve(inner); err != nil {
 			failed <- fmt.Errorf("admin listener: %w", err)

@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"maps"
-	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -43,12 +40,11 @@ func runStatus(ctx context.Context, args []string, s streams) int {
 	}
 	given := map[string]bool{}
 	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
-	host, port, err := net.SplitHostPort(*addr)
+	at, err := adminAddr(*addr)
 	switch {
 	case fs.NArg() > 0:
 		err = fmt.Errorf("%q is not understood; to see one service, use -service NAME", fs.Arg(0))
 	case err != nil:
-		err = fmt.Errorf("-addr %q is not \"ADDR:PORT\": %w", *addr, err)
 	case given["service"] && *service == "":
 		err = errors.New("-service needs a name; leave it out to see all")
 	case *interval < 100*time.Millisecond || *interval > time.Hour:
@@ -60,10 +56,7 @@ func runStatus(ctx context.Context, args []string, s streams) int {
 		fmt.Fprint(s.err, statusError(err))
 		return 2
 	}
-	if host == "" {
-		host = "127.0.0.1"
-	}
-	q := statusQuery{addr: net.JoinHostPort(host, port), service: *service, json: *asJSON}
+	q := statusQuery{addr: at, service: *service, json: *asJSON}
 	if *watch {
 		return q.watch(ctx, s, *interval, isTerminal(s.out))
 	}
@@ -140,53 +133,15 @@ func (q statusQuery) page(ctx context.Context) ([]byte, error) {
 	return statusTable(doc, q.addr), nil
 }
 
-// Bounds of an answer. 10,000 endpoints come to about 8 MiB.
-const (
-	statusTimeout = 10 * time.Second
-	statusMaxBody = 32 << 20
-)
-
 // fetch returns the answer as fit for a terminal, and decoded.
 func (q statusQuery) fetch(ctx context.Context) ([]byte, *admin.StatusDoc, error) {
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
-	u := url.URL{Scheme: "http", Host: q.addr, Path: "/v1/status"}
+	query := url.Values{}
 	if q.service != "" {
-		u.RawQuery = url.Values{"service": {q.service}}.Encode()
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	tr := &http.Transport{DisableKeepAlives: true} // and no proxy: it is this machine, or a forwarded port of it
-	resp, err := tr.RoundTrip(req)
-	if err != nil {
-		return nil, nil, fmt.Errorf("no sidecar answers at %s: %w\nIs it running, and is this the listen address of its admin block? -addr ADDR:PORT asks elsewhere", q.addr, err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, statusMaxBody+1))
-	switch {
-	case err != nil:
-		return nil, nil, fmt.Errorf("the answer of %s broke off: %w", q.addr, err)
-	case len(body) > statusMaxBody:
-		return nil, nil, fmt.Errorf("the answer of %s is longer than %d MiB", q.addr, statusMaxBody>>20)
-	case resp.StatusCode != http.StatusOK:
-		return nil, nil, q.refused(resp, body)
+		query.Set("service", q.service)
 	}
 	doc := &admin.StatusDoc{}
-	if err := json.Unmarshal(body, doc); err != nil {
-		return nil, nil, fmt.Errorf("what answers at %s is no sidecar's admin listener: its /v1/status is not what a sidecar says: %w", q.addr, err)
-	}
-	return admin.Printable(body), doc, nil
-}
-
-func (q statusQuery) refused(resp *http.Response, body []byte) error {
-	var doc admin.ErrorDoc
-	if json.Unmarshal(body, &doc) == nil && doc.Error != "" {
-		return fmt.Errorf("the sidecar at %s says: %s", q.addr, statusClean(doc.Error, 1000))
-	}
-	return fmt.Errorf("%s answers /v1/status with %s: %s\nIs this the listen address of a sidecar's admin block?",
-		q.addr, statusClean(resp.Status, 100), statusClean(strings.TrimSpace(string(body)), 200))
+	body, err := askAdmin(ctx, q.addr, "/v1/status", query, doc)
+	return body, doc, err
 }
 
 // statusClean makes text from elsewhere fit for a line on a terminal: nothing
@@ -208,9 +163,11 @@ func statusClean(s string, limit int) string {
 
 // statusError is what a person reads of an error; parts of it come from
 // whoever answered.
-func statusError(err error) string {
+func statusError(err error) string { return cleanError("status", err) }
+
+func cleanError(command string, err error) string {
 	p := &statusPage{}
-	for line := range strings.SplitSeq("outrigger status: "+err.Error(), "\n") {
+	for line := range strings.SplitSeq("outrigger "+command+": "+err.Error(), "\n") {
 		p.line("%s", line)
 	}
 	return p.String()
@@ -275,6 +232,9 @@ func (p *statusPage) service(s *admin.ServiceDoc) {
 		s.Capacity.TripsTotal, s.Queue.Waiting, s.Queue.ServedTotal, s.Queue.OverflowedTotal, s.Queue.TimedOutTotal)
 	p.line("  requests   %d sent, %d of them retries, %d retries denied; own 503s: %s",
 		s.AttemptsTotal, s.RetriesTotal, s.RetriesDeniedTotal, statusCounts(s.RefusedTotal))
+	if sh := s.Shadow; sh != nil {
+		p.line("  shadow     %s", statusShadow(sh))
+	}
 	if t := s.Traffic; t != nil {
 		p.line("  clients    %d connected, %d tunnels; passed on: %s; own answers: %s; bad requests: %d, left early: %d, cut short: %d",
 			t.ConnectionsOpen, t.TunnelsOpen, statusCounts(t.BackendResponsesTotal), statusCounts(t.OwnResponsesTotal),

@@ -27,6 +27,9 @@ type Service struct {
 	Listen string // where its clients connect
 
 	Status    func() balance.Status // required
+	Explain   func(balance.Question) (balance.Explanation, error)
+	Decisions func(n int) []balance.Decision // up to n, the newest first
+	Denials   func(n int) []balance.Denial   // likewise
 	Discovery func() discovery.Status
 	Traffic   func() Traffic
 	Agents    func(id string) AgentStatus // by endpoint ID

@@ -47,11 +47,32 @@ type ServiceDoc struct {
 	// RefusedTotal counts our own 503s by Outrigger-Reason.
 	RefusedTotal map[string]uint64 `json:"refused_total"`
 
+	Shadow    *ShadowDoc    `json:"shadow,omitempty"` // absent: there is none
 	Queue     QueueDoc      `json:"queue"`
 	Capacity  CapacityDoc   `json:"capacity_breaker"`
 	Discovery *DiscoveryDoc `json:"discovery,omitempty"`
 	Traffic   *TrafficDoc   `json:"traffic,omitempty"`
 	Endpoints []EndpointDoc `json:"endpoints"` // in the order of discovery
+}
+
+// ShadowDoc is how a second policy would have done, predicted and not measured:
+// see balance.ShadowStatus for the yardstick and its limits.
+type ShadowDoc struct {
+	Policy string `json:"policy"`
+	Mode   string `json:"mode"`
+
+	PicksTotal     uint64 `json:"picks_total"`     // compared with the policy's
+	DisagreedTotal uint64 `json:"disagreed_total"` // it would have taken another, or none
+	NoneTotal      uint64 `json:"none_total"`      // it would have taken none
+
+	// Over the picks with a prediction for the endpoints of both: the sums of the
+	// times to the first byte, and what the shadow would have saved of them in
+	// the mean, negative if it would have lost; absent until there is one.
+	PredictedTotal              uint64   `json:"predicted_total"`
+	PredictedPolicySecondsTotal float64  `json:"predicted_policy_seconds_total"`
+	PredictedShadowSecondsTotal float64  `json:"predicted_shadow_seconds_total"`
+	GainSeconds                 *float64 `json:"gain_seconds,omitempty"`
+	GainShare                   *float64 `json:"gain_share,omitempty"` // of the policy's
 }
 
 // QueueDoc is the wait for a free slot.
@@ -124,6 +145,13 @@ type EndpointDoc struct {
 	Health     string `json:"health"`  // passing, warning, critical, maintenance
 	Ready      bool   `json:"ready"`
 	Why        string `json:"why_not_ready,omitempty"`
+
+	Backup bool `json:"backup,omitempty"`
+	// Distance is what it shares with this sidecar (node, zone, datacenter or
+	// elsewhere); absent: nothing is preferred.
+	Distance string `json:"distance,omitempty"`
+	// SlowStart is the share of its weight that it counts with; absent: all.
+	SlowStart *float64 `json:"slow_start,omitempty"`
 
 	InFlight int  `json:"in_flight"`
 	Limit    *int `json:"limit,omitempty"` // most in flight at once; absent: none

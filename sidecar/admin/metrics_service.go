@@ -6,6 +6,7 @@ import (
 	"outrigger/breaker"
 	"outrigger/discovery"
 	"outrigger/picker"
+	"outrigger/sidecar/balance"
 )
 
 const (
@@ -20,6 +21,7 @@ const unknown = picker.Absent
 func serviceMetrics() []metric[serviceView] {
 	t := &table[serviceView]{base: []string{"service"}}
 	balanceMetrics(t)
+	shadowMetrics(t)
 	discoveryMetrics(t)
 	trafficMetrics(t)
 	return t.rows
@@ -61,6 +63,34 @@ func balanceMetrics(t *table[serviceView]) {
 		func(v view, emit func(float64, ...string)) { states(v.Capacity, emit) })
 	t.add(counter, "capacity_breaker_trips_total", "How often the service-level breaker opened.",
 		func(v view) float64 { return float64(v.CapacityTrips) })
+}
+
+func shadowMetrics(t *table[serviceView]) {
+	type status = *balance.ShadowStatus
+	by := func(kind prometheus.ValueType, label, name, help string, read func(s status, emit func(float64, ...string))) {
+		t.addBy(kind, label, "service_shadow_"+name, help, func(v serviceView, emit func(float64, ...string)) {
+			if v.Shadow != nil {
+				read(v.Shadow, emit)
+			}
+		})
+	}
+	add := func(name, help string, read func(status) uint64) {
+		by(counter, "", name, help, func(s status, emit func(float64, ...string)) { emit(float64(read(s))) })
+	}
+	by(gauge, "policy", "info", "1 for the policy that picks beside the service's own, without effect.",
+		func(s status, emit func(float64, ...string)) { emit(1, s.Policy) })
+	add("picks_total", "Picks of the policy beside which the shadow picked.", func(s status) uint64 { return s.Picks })
+	add("disagreed_total", "Picks for which the shadow would have taken another endpoint, or none.",
+		func(s status) uint64 { return s.Disagreed })
+	add("none_total", "Picks for which the shadow would have taken none.", func(s status) uint64 { return s.None })
+	add("predicted_picks_total", "Picks with a predicted time to the first byte at the endpoints of both.",
+		func(s status) uint64 { return s.Predicted })
+	by(counter, "by", "predicted_seconds_total",
+		"Sum of these predicted (not measured) times, at the endpoints of the policy and at those of the shadow: their difference is what the shadow would have saved.",
+		func(s status, emit func(float64, ...string)) {
+			emit(s.PolicySeconds, "policy")
+			emit(s.ShadowSeconds, "shadow")
+		})
 }
 
 func discoveryMetrics(t *table[serviceView]) {

@@ -20,6 +20,8 @@ const index = `outrigger admin listener
 /metrics                  Prometheus metrics
 /v1/status                every service and endpoint as JSON
 /v1/status?service=NAME   one service
+/v1/explain?service=NAME  how a pick made now is made: &key=TEXT, &tried=ID,ID (or tried=ID&tried=ID)
+                          or what the last ones were: &last=50, 256 at most
 `
 
 // routes is the handler of everything. Patterns with GET take HEAD too, and
@@ -30,6 +32,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /v1/status", s.status)
+	mux.HandleFunc("GET /v1/explain", s.explain)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{
 		ErrorLog:            s.o.Log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
 		ErrorHandling:       promhttp.ContinueOnError, // one odd endpoint must not hide the others
@@ -71,23 +74,40 @@ func (s *Server) waiting() (names []string) {
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	services := s.o.Services
 	if q := r.URL.Query(); q.Has("service") {
-		known := make([]string, 0, len(services))
-		services = nil
-		for _, sv := range s.o.Services {
-			known = append(known, sv.Name)
-			if sv.Name == q.Get("service") {
-				services = []Service{sv}
-			}
-		}
-		if services == nil {
-			s.json(w, http.StatusNotFound, ErrorDoc{
-				Error: fmt.Sprintf("there is no service %q; known are: %s", q.Get("service"), strings.Join(known, ", ")),
-				Known: known,
-			})
+		sv := s.service(q.Get("service"))
+		if sv == nil {
+			s.json(w, http.StatusNotFound, s.unknown(q.Get("service")))
 			return
 		}
+		services = []Service{*sv}
 	}
 	s.json(w, http.StatusOK, s.describe(services))
+}
+
+// service returns the service of that name, nil if there is none.
+func (s *Server) service(name string) *Service {
+	for i := range s.o.Services {
+		if s.o.Services[i].Name == name {
+			return &s.o.Services[i]
+		}
+	}
+	return nil
+}
+
+func (s *Server) names() []string {
+	names := make([]string, 0, len(s.o.Services))
+	for _, sv := range s.o.Services {
+		names = append(names, sv.Name)
+	}
+	return names
+}
+
+func (s *Server) unknown(name string) ErrorDoc {
+	known := s.names()
+	return ErrorDoc{
+		Error: fmt.Sprintf("there is no service %q; known are: %s", name, strings.Join(known, ", ")),
+		Known: known,
+	}
 }
 
 // json answers with a document, indented for those who read it with curl.

@@ -44,6 +44,9 @@ func (sv *Service) describe() ServiceDoc {
 		},
 		Endpoints: make([]EndpointDoc, 0, len(st.Endpoints)),
 	}
+	if st.Shadow != nil {
+		doc.Shadow = describeShadow(st.Shadow)
+	}
 	if sv.Discovery != nil {
 		doc.Discovery = describeDiscovery(sv.Discovery())
 	}
@@ -97,6 +100,7 @@ func (sv *Service) endpoint(e *balance.EndpointStatus) EndpointDoc {
 		ID: e.Instance.ID, Node: e.Instance.Node, Datacenter: e.Instance.Datacenter,
 		Address: e.Instance.HostPort(), Weight: e.Instance.Weight, Health: e.Instance.Health.String(),
 		Ready: e.Ready, Why: e.Why, InFlight: e.InFlight,
+		Backup: e.Instance.Backup, Distance: e.Distance,
 		RequestsTotal: e.Totals.Requests, SuccessesTotal: e.Totals.Successes,
 		FailuresTotal: e.Totals.Failures, DropsTotal: e.Totals.Drops, IgnoredTotal: e.Totals.Ignored,
 		LatencySeconds: positive(e.Latency),
@@ -106,6 +110,9 @@ func (sv *Service) endpoint(e *balance.EndpointStatus) EndpointDoc {
 	}
 	if e.Limit > 0 {
 		doc.Limit = &e.Limit
+	}
+	if e.Ramp > 0 && e.Ramp < 1 {
+		doc.SlowStart = known(e.Ramp)
 	}
 	if sv.Agents != nil {
 		if a := sv.Agents(e.Instance.ID); a.Polled {

@@ -20,6 +20,7 @@ type Balancer struct {
 	cfg      Config
 	env      Env
 	policy   picker.Policy
+	shadow   picker.Policy // picks beside it without effect; nil: none
 	guard    *breaker.Guard
 	capacity *breaker.Capacity
 	budget   *breaker.Budget
@@ -29,9 +30,10 @@ type Balancer struct {
 	wake     chan struct{} // one slot: Tick has something to do
 	changed  atomic.Bool   // the snapshot has to be built anew
 
-	mu      sync.Mutex // guards members and rebuilding
+	mu      sync.Mutex // guards members, here and rebuilding
 	members map[string]*member
 	order   []*member // as Consul gave them
+	here    place
 
 	queue    queue
 	sleepers sync.Pool // of *blocking
@@ -41,7 +43,17 @@ type Balancer struct {
 	granted     atomic.Uint64
 	retries     atomic.Uint64
 	budgetSpent atomic.Uint64 // retries that the budget forbade
+	pinned      atomic.Uint64
+	pinMissed   atomic.Uint64
 	refused     [numReasons]atomic.Uint64
+
+	compared    tally
+	decisions   ring // by ticket of granted
+	denials     ring
+	denialCount atomic.Uint64
+	serials     uint32         // given to members so far; under mu
+	gone        [ringSize]name // of members that left; under mu
+	goneCount   int            // under mu
 }
 
 // member is an endpoint with everything that this package keeps beside it.
@@ -49,7 +61,13 @@ type member struct {
 	ep    *picker.Endpoint
 	br    *breaker.Endpoint
 	conns Conns
+	pin   uint64 // see Lease.Pin
 	inst  atomic.Pointer[discovery.Instance]
+	// taking: it took requests like any other when the last snapshot was built.
+	taking bool // under Balancer.mu
+
+	serial uint32 // in records of decisions; never 0
+	alone  pace   // ShadowStatus' alone
 }
 
 // snapshot is what a request sees. Immutable.
@@ -59,13 +77,18 @@ type snapshot struct {
 	refresher  picker.Refresher // the same, if it has tables that age
 	observer   picker.Observer  // the same, if it learns from requests
 	forecaster picker.Forecaster
+	shadow     *shadow // nil: none
 	ready      []*member
+	tier       int       // the highest rank in use
+	standby    []*member // of ranks above it
 	all        []*member
 	byID       map[string]*member
-	ignoring   bool          // panic: ejections are ignored, for all are ejected or half-open
-	reason     Reason        // why ready is empty, when it is
-	nextExpiry time.Duration // of the ejections running now; 0: none
-	seen       bool          // a first answer of discovery has come
+	byPin      map[uint64]*member // of those that are ready; nil unless Config.Pins
+	ignoring   bool               // panic: ejections are ignored, for all are ejected or half-open
+	reason     Reason             // why ready is empty, when it is
+	nextExpiry time.Duration      // of the ejections running now; 0: none
+	due        time.Duration      // when to build the next one if nothing changes; 0: never
+	seen       bool               // a first answer of discovery has come
 }
 
 // New returns a balancer without endpoints. It is an error for the
@@ -74,9 +97,16 @@ func New(cfg Config, env Env) (*Balancer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	policy, err := picker.New(cfg.Picker, env.Rand)
+	newPolicy := picker.New
+	if env.Policy != nil {
+		newPolicy = env.Policy
+	}
+	policy, err := newPolicy(cfg.Picker, env.Rand)
 	if err != nil {
 		return nil, err
+	}
+	if len(cfg.Locality.Prefer) > 0 {
+		policy = picker.Near(policy, cfg.Locality.names(), cfg.Locality.Spill, env.Rand)
 	}
 	b := &Balancer{
 		cfg:     cfg,
@@ -85,12 +115,24 @@ func New(cfg Config, env Env) (*Balancer, error) {
 		guard:   breaker.NewGuard(cfg.Breaker.MaxEjectedPercent),
 		wake:    make(chan struct{}, 1),
 		members: map[string]*member{},
+		here:    cfg.Locality.here(),
+	}
+	if cfg.Shadow.Policy != "" {
+		if b.shadow, err = newPolicy(cfg.Shadow, env.shadowRand()); err != nil {
+			return nil, err
+		}
+		if len(cfg.Locality.Prefer) > 0 {
+			b.shadow = picker.Near(b.shadow, cfg.Locality.names(), cfg.Locality.Spill, env.shadowRand())
+		}
 	}
 	b.sleepers.New = func() any { return newBlocking() }
 	b.capacity = breaker.NewCapacity(cfg.Breaker.Capacity, b.breakerEnv())
 	b.budget = breaker.NewBudget(cfg.Budget, &b.requests)
 	s := &snapshot{reason: NoBackends}
 	s.use(policy.Build(nil))
+	if b.shadow != nil {
+		s.shadow = newShadow(b.shadow.Build(nil))
+	}
 	b.snap.Store(s)
 	return b, nil
 }
@@ -141,18 +183,21 @@ func (b *Balancer) Tick() time.Duration {
 	now := b.env.Now()
 	b.mu.Lock()
 	s := b.snap.Load()
-	if b.changed.Swap(false) || s.nextExpiry != 0 && now >= s.nextExpiry {
+	if b.changed.Swap(false) || s.due != 0 && now >= s.due {
 		s = b.rebuild()
 	}
 	if s.refresher != nil && s.refresher.Due(now) {
 		s.refresher.Refresh(now)
 	}
+	if s.shadow.due(now) {
+		s.shadow.refresh(now)
+	}
 	b.mu.Unlock()
 	b.grant()
-	if s.nextExpiry == 0 {
+	if s.due == 0 {
 		return time.Hour
 	}
-	return max(time.Millisecond, s.nextExpiry-b.env.Now())
+	return max(time.Millisecond, s.due-b.env.Now())
 }
 
 // Update takes the full set of instances as discovery knows it. Endpoints whose
@@ -163,8 +208,8 @@ func (b *Balancer) Update(instances []discovery.Instance) {
 	b.replace(instances)
 	s := b.rebuild()
 	b.mu.Unlock()
-	if s.nextExpiry != 0 {
-		b.post() // of one that has come back ejected, Run does not know
+	if s.due != 0 {
+		b.rouse() // Run does not know of it
 	}
 	b.grant()
 }
@@ -185,6 +230,8 @@ func (b *Balancer) replace(instances []discovery.Instance) {
 		}
 		m.inst.Store(&inst)
 		m.ep.SetWeight(inst.Weight)
+		m.ep.SetRank(rank(&inst))
+		m.ep.SetDistance(b.distance(&inst))
 		b.members[inst.ID] = m
 		b.order = append(b.order, m)
 	}
@@ -192,6 +239,7 @@ func (b *Balancer) replace(instances []discovery.Instance) {
 		if b.members[id] == m {
 			continue
 		}
+		b.remember(m)
 		m.br.Retire()
 		if m.conns != nil {
 			m.conns.Retire()
@@ -200,7 +248,8 @@ func (b *Balancer) replace(instances []discovery.Instance) {
 }
 
 func (b *Balancer) join(inst discovery.Instance) *member {
-	m := &member{br: breaker.NewEndpoint(b.cfg.Breaker, b.guard, b.breakerEnv())}
+	m := &member{pin: picker.Hash(inst.ID), br: breaker.NewEndpoint(b.cfg.Breaker, b.guard, b.breakerEnv())}
+	b.number(m)
 	m.ep = picker.NewEndpoint(inst.ID, inst.HostPort(), inst.Weight, b.cfg.MaxInFlight, m)
 	if b.env.NewConns != nil {
 		m.conns = b.env.NewConns(m.ep)
@@ -218,7 +267,7 @@ func eligible(inst *discovery.Instance) bool {
 func (b *Balancer) rebuild() *snapshot {
 	now := b.env.Now()
 	s := &snapshot{all: b.order, byID: b.members, seen: b.snap.Load().seen || b.order != nil}
-	var in []*member
+	var in, up []*member
 	for _, m := range b.order {
 		yes := eligible(m.inst.Load())
 		m.br.SetEligible(yes)
@@ -231,15 +280,14 @@ func (b *Balancer) rebuild() *snapshot {
 	for _, m := range in {
 		switch m.br.State(now) {
 		case breaker.Open:
-			if until := m.br.Until(); s.nextExpiry == 0 || until < s.nextExpiry {
-				s.nextExpiry = until
-			}
+			s.nextExpiry = sooner(s.nextExpiry, m.br.Until())
 			continue
 		case breaker.Closed:
 			closed = true
 		}
-		s.ready = append(s.ready, m)
+		up = append(up, m)
 	}
+	s.due = s.nextExpiry
 	s.reason = AllEjected // what is left when a policy vetoes them all
 	switch {
 	case len(in) == 0:
@@ -247,18 +295,17 @@ func (b *Balancer) rebuild() *snapshot {
 	case !closed:
 		// Nothing to lose by trying those that are ejected, and one probe at a
 		// time is no service.
-		s.ready, s.ignoring = in, true
+		up, s.ignoring = in, true
 	}
+	b.welcome(now)
 	for _, m := range in {
 		m.ep.SetLimit(b.limit(m, s.ignoring || m.br.State(now) == breaker.Closed))
 	}
-	eps := make([]*picker.Endpoint, len(s.ready))
-	for i, m := range s.ready {
-		eps[i] = m.ep
-	}
-	s.use(b.policy.Build(eps))
-	if s.refresher != nil {
-		s.refresher.Refresh(now)
+	eps := b.choose(s, up, now)
+	s.byPin = b.pins(s.ready)
+	if b.shadow != nil {
+		s.shadow = newShadow(b.shadow.Build(eps))
+		s.shadow.refresh(now)
 	}
 	b.snap.Store(s)
 	if s.seen {
@@ -315,10 +362,12 @@ func (b *Balancer) SetLoad(id string, l *picker.Load) {
 		return
 	}
 	was := s.vetoes(m, now)
+	b.restarted(m, m.ep.Load(), l)
 	m.ep.SetLoad(l)
 	if s.observer != nil {
 		s.observer.Reported(m.ep, now)
 	}
+	s.shadow.reported(m, now)
 	if was != s.vetoes(m, now) {
 		b.post() // the capacity breaker may have to know
 	}

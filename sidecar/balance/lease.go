@@ -10,13 +10,16 @@ import (
 
 // Key is what a request asks by. The zero value asks for any endpoint.
 type Key struct {
-	Hash  uint64       // affinity key, 0 for none
+	Hash  uint64       // for the policy (picker.Request.Key), 0 for none
+	Pin   uint64       // of the endpoint to be preferred (Lease.Pin), 0 for none
 	Tried picker.Tried // endpoints that this request was sent to already
 	// Again lets the request have an endpoint it tried when there is no other:
 	// right after a pooled connection died, when the endpoint may be well.
 	Again bool
 	// Deadline on the balancer's clock cuts a wait in the queue short; 0: none.
 	Deadline time.Duration
+
+	queued bool // it has waited in the queue
 }
 
 // Lease is the permission to send one request to one endpoint. It ends with
@@ -30,6 +33,7 @@ type Lease struct {
 	start time.Duration
 	until time.Duration // the request's deadline; 0: none
 	sent  float32       // what the picker wants to hear again at the end
+	aside float32       // what the shadow does
 }
 
 // Held reports whether the lease is live.
@@ -62,9 +66,11 @@ func (l *Lease) Done(r picker.Result) {
 	if l.until > 0 {
 		r.Budget = max(0, l.until-l.start)
 	}
-	if o := b.snap.Load().observer; o != nil {
-		o.Done(m.ep, now, l.sent, r)
+	s := b.snap.Load()
+	if s.observer != nil {
+		s.observer.Done(m.ep, now, l.sent, r)
 	}
+	s.shadow.done(m, now, l.aside, r)
 	m.ep.Finish(now, r)
 	m.br.Report(l.probe, verdict(r), now)
 	l.probe = breaker.Probe{}
@@ -98,7 +104,7 @@ var ErrNoOther = errors.New("no other endpoint for a retry")
 func (b *Balancer) TryAcquire(k Key) (Lease, error) {
 	l, reason, ok := b.admit(&k)
 	if !ok {
-		return Lease{}, b.Refuse(reason)
+		return Lease{}, b.refuse(reason, &k)
 	}
 	return l, nil
 }
@@ -110,7 +116,11 @@ func (b *Balancer) admit(k *Key) (Lease, Reason, bool) {
 	if b.draining.Load() {
 		return Lease{}, Draining, false
 	}
-	return b.try(k, now)
+	l, reason, ok := b.try(k, now)
+	if k.Pin != 0 && (!ok || l.m.pin != k.Pin) {
+		b.pinMissed.Add(1)
+	}
+	return l, reason, ok
 }
 
 // Retry leases another endpoint than those in k.Tried for one more try of a
@@ -147,7 +157,7 @@ func (b *Balancer) CanRetry(k Key) bool {
 			return true
 		}
 	}
-	return false
+	return b.spare(s, &k, now) != nil
 }
 
 // races bounds how often a pick that somebody else was quicker to take is made
@@ -160,20 +170,25 @@ func (b *Balancer) try(k *Key, now time.Duration) (Lease, Reason, bool) {
 	if len(s.ready) == 0 {
 		return Lease{}, s.reason, false
 	}
-	if s.refresher != nil && s.refresher.Due(now) {
+	if s.refresher != nil && s.refresher.Due(now) || s.shadow.due(now) {
 		b.rouse()
+	}
+	if l, ok := b.pinTo(s, k, now); ok {
+		return l, 0, true
 	}
 	r := picker.Request{Key: k.Hash, Now: now, Tried: k.Tried}
 	for range races {
 		ep, ok := s.picker.Pick(r)
 		if !ok {
-			return b.none(s, k, now)
+			return b.otherwise(s, k, now)
 		}
 		if b.tooLong(s, ep, k, now) {
 			return Lease{}, Saturated, false // the others are no better: it was the best
 		}
+		c := s.shadow.compare(ep, &r)
 		m := ep.Owner.(*member)
-		if l, ok := b.reserve(s, m, k, now); ok {
+		if l, ok := b.reserve(s, m, k, now, c.how); ok {
+			b.compared.count(c)
 			return l, 0, true
 		}
 		r.Tried.Add(ep)
@@ -184,11 +199,11 @@ func (b *Balancer) try(k *Key, now time.Duration) (Lease, Reason, bool) {
 		if k.Tried.Has(m.ep) || !m.ep.HasRoom() || s.vetoes(m, now) {
 			continue
 		}
-		if l, ok := b.reserve(s, m, k, now); ok {
+		if l, ok := b.reserve(s, m, k, now, 0); ok {
 			return l, 0, true
 		}
 	}
-	return b.none(s, k, now)
+	return b.otherwise(s, k, now)
 }
 
 // tooLong is PICKING.md's admission rule: a request that would spend too much
@@ -201,8 +216,9 @@ func (b *Balancer) tooLong(s *snapshot, ep *picker.Endpoint, k *Key, now time.Du
 	return s.forecaster.Wait(ep, now) > most
 }
 
-// reserve takes a slot and the breaker's permission, both or neither.
-func (b *Balancer) reserve(s *snapshot, m *member, k *Key, now time.Duration) (Lease, bool) {
+// reserve takes a slot and the breaker's permission, both or neither. how goes
+// into the record of the decision.
+func (b *Balancer) reserve(s *snapshot, m *member, k *Key, now time.Duration, how uint64) (Lease, bool) {
 	if !m.ep.TryReserve() {
 		return Lease{}, false
 	}
@@ -211,11 +227,12 @@ func (b *Balancer) reserve(s *snapshot, m *member, k *Key, now time.Duration) (L
 		m.ep.Cancel()
 		return Lease{}, false
 	}
-	b.granted.Add(1)
+	b.decided(b.granted.Add(1), s, m, k, now, how)
 	l := Lease{b: b, m: m, probe: probe, start: now, until: k.Deadline}
 	if s.observer != nil {
 		l.sent = s.observer.Sent(m.ep, now)
 	}
+	l.aside = s.shadow.sent(m, now)
 	return l, true
 }
 
@@ -229,7 +246,7 @@ func (b *Balancer) none(s *snapshot, k *Key, now time.Duration) (Lease, Reason, 
 			continue
 		}
 		if tried {
-			if l, ok := b.reserve(s, m, k, now); ok {
+			if l, ok := b.reserve(s, m, k, now, howAgain); ok {
 				return l, 0, true
 			}
 		}

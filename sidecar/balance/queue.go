@@ -78,7 +78,7 @@ func (q *queue) next(length int) *Waiter {
 // before Enqueue returns. Waiting has no end of its own: the owner cancels.
 func (b *Balancer) Enqueue(w *Waiter) error {
 	if reason, ok := b.enqueue(w, Saturated); !ok {
-		return b.Refuse(reason)
+		return b.refuse(reason, &w.Key)
 	}
 	return nil
 }
@@ -100,6 +100,7 @@ func (b *Balancer) enqueue(w *Waiter, why Reason) (Reason, bool) {
 		b.capacity.Queued(probe, false)
 		return QueueFull, false
 	}
+	w.Key.queued = true
 	q.push(w)
 	q.mu.Unlock()
 	b.grant()
@@ -166,7 +167,7 @@ func (b *Balancer) flush(reason Reason) {
 		q.remove(w)
 		q.mu.Unlock()
 		b.capacity.Abandoned(w.probe)
-		w.Grant(Lease{}, b.Refuse(reason))
+		w.Grant(Lease{}, b.refuse(reason, &w.Key))
 	}
 }
 
@@ -189,6 +190,20 @@ func newBlocking() *blocking {
 	return w
 }
 
+// Ask is Acquire for a caller that must not block: it leases an endpoint at
+// once, or makes w wait and says so, or refuses with a *Refusal. The caller ends
+// the wait (Cancel, then Refuse with QueueTimeout); w.Key is what is asked for.
+func (b *Balancer) Ask(w *Waiter) (l Lease, waits bool, err error) {
+	l, reason, ok := b.admit(&w.Key)
+	if !ok && reason == Saturated {
+		reason, waits = b.enqueue(w, Saturated)
+	}
+	if !ok && !waits {
+		return Lease{}, false, b.refuse(reason, &w.Key)
+	}
+	return l, waits, nil
+}
+
 // Acquire leases an endpoint, waiting in the queue for at most its time-out
 // when none has room. The error is a *Refusal, or ctx.Err() when ctx ends
 // first. It does not allocate when it need not wait.
@@ -198,7 +213,7 @@ func (b *Balancer) Acquire(ctx context.Context, k Key) (Lease, error) {
 		return l, nil
 	}
 	if reason != Saturated {
-		return Lease{}, b.Refuse(reason)
+		return Lease{}, b.refuse(reason, &k)
 	}
 	return b.wait(ctx, k)
 }
@@ -211,7 +226,7 @@ func (b *Balancer) wait(ctx context.Context, k Key) (Lease, error) {
 	}()
 	w.Key = k
 	if reason, ok := b.enqueue(&w.Waiter, Saturated); !ok {
-		return Lease{}, b.Refuse(reason)
+		return Lease{}, b.refuse(reason, &w.Key)
 	}
 	limit := b.cfg.Queue.Timeout
 	if k.Deadline > 0 {
@@ -224,7 +239,7 @@ func (b *Balancer) wait(ctx context.Context, k Key) (Lease, error) {
 		return w.lease, w.err
 	case <-w.timer.C:
 		if b.Cancel(&w.Waiter, false) {
-			return Lease{}, b.Refuse(QueueTimeout)
+			return Lease{}, b.refuse(QueueTimeout, &w.Key)
 		}
 	case <-ctx.Done():
 		if b.Cancel(&w.Waiter, true) {

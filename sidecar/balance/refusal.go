@@ -54,11 +54,16 @@ const shedSeconds = 2
 
 // Refuse counts a request that gets our own 503 and says when to come back.
 // The engine calls it for Unreachable; Acquire and its parts for the others.
-func (b *Balancer) Refuse(reason Reason) *Refusal {
+func (b *Balancer) Refuse(reason Reason) *Refusal { return b.refuse(reason, nil) }
+
+// refuse is Refuse for a request whose key is known, or nil.
+func (b *Balancer) refuse(reason Reason, k *Key) *Refusal {
 	now := b.env.Now()
 	b.refused[reason].Add(1)
 	b.shed.Add(now)
-	return &Refusal{reason, b.retryAfter(reason, now)}
+	r := &Refusal{reason, b.retryAfter(reason, now)}
+	b.denied(r, k, now)
+	return r
 }
 
 func (b *Balancer) retryAfter(reason Reason, now time.Duration) int {

@@ -21,20 +21,26 @@ type Status struct {
 	Reason   string // why nothing is ready, when nothing is
 
 	Requests, Retries, BudgetSpent uint64 // leases granted, retries among them, retries forbidden
-	Refused                        map[string]uint64
-	Waiting                        int
-	Queued, Overflowed, TimedOut   uint64
+	// Requests that got the endpoint of their affinity, and those that did not get
+	// it at once: it was not ready, had no room or had been tried.
+	Pinned, PinMissed            uint64
+	Refused                      map[string]uint64
+	Waiting                      int
+	Queued, Overflowed, TimedOut uint64
 
 	Capacity         string // state of the capacity breaker
 	CapacityFor      time.Duration
 	CapacityTrips    uint64
 	EjectedEndpoints int
+	Shadow           *ShadowStatus // nil: there is none
 	Endpoints        []EndpointStatus
 }
 
 // EndpointStatus is one endpoint's state.
 type EndpointStatus struct {
 	Instance  discovery.Instance
+	Distance  string  // of Locality.Prefer what it shares with this sidecar, else "elsewhere"; "": nothing is preferred
+	Ramp      float64 // share of its weight that it counts with, below 1 in a slow start
 	Ready     bool
 	Why       string // why it is not ready
 	Limit     int
@@ -56,12 +62,14 @@ func (b *Balancer) Status() Status {
 		Policy: b.policy.Name(), Mode: s.picker.Mode(now),
 		Panic:    s.ignoring,
 		Requests: b.granted.Load(), Retries: b.retries.Load(), BudgetSpent: b.budgetSpent.Load(),
+		Pinned: b.pinned.Load(), PinMissed: b.pinMissed.Load(),
 		Refused:  make(map[string]uint64, numReasons),
 		Waiting:  int(b.queue.waiting.Load()),
 		Queued:   b.queue.granted.Load(),
 		TimedOut: b.queue.timedOut.Load(), Overflowed: b.queue.overflowed.Load(),
 		Capacity: b.capacity.State(now).String(), CapacityTrips: b.capacity.Trips(),
 		EjectedEndpoints: b.guard.Ejected(),
+		Shadow:           b.shadowStatus(s, now),
 	}
 	if b.capacity.State(now) == breaker.Open {
 		st.CapacityFor = b.capacity.Until() - now
@@ -71,6 +79,7 @@ func (b *Balancer) Status() Status {
 	}
 	for _, m := range s.all {
 		e := m.status(s, now)
+		e.Distance = b.distanceName(m.ep.Distance())
 		if e.Ready {
 			st.Ready++
 		}
@@ -95,8 +104,8 @@ func (s *snapshot) whyNone() Reason {
 func (m *member) status(s *snapshot, now time.Duration) EndpointStatus {
 	state := m.br.State(now)
 	e := EndpointStatus{
-		Instance: *m.inst.Load(),
-		Limit:    m.ep.Limit(), InFlight: m.ep.InFlight(),
+		Instance: *m.inst.Load(), Ramp: m.ep.Ramp(now),
+		Limit: m.ep.Limit(), InFlight: m.ep.InFlight(),
 		Totals: m.ep.Totals(), Latency: m.ep.Latency(), Load: m.ep.Load(),
 		Breaker: state.String(), Ejections: m.br.Ejections(),
 	}
@@ -108,6 +117,9 @@ func (m *member) status(s *snapshot, now time.Duration) EndpointStatus {
 	}
 	if e.Why = m.why(&e, state, s.ignoring); e.Why == "" && s.vetoes(m, now) {
 		e.Why = vetoText(e.Load)
+	}
+	if e.Why == "" && m.ep.Rank() > s.tier {
+		e.Why = s.whyStandby()
 	}
 	e.Ready = e.Why == ""
 	return e

@@ -30,9 +30,11 @@ type Config struct {
 	// MinRate is how many bytes per second a client must send of a body, and take
 	// of an answer, once it has kept us waiting for the idle time-out in all: 0 to
 	// 1000000, 0 is no such rate.
-	MinRate int
-	TLS     TLSConfig // to backends
-	Forward ForwardConfig
+	MinRate  int
+	TLS      TLSConfig // to backends
+	Forward  ForwardConfig
+	Hash     KeyConfig // for the policy consistent_hash
+	Affinity AffinityConfig
 }
 
 // Timeouts bound the phases of a request. They are checked by a coarse clock:
@@ -73,6 +75,7 @@ func DefaultConfig() Config {
 		MinRate:     240, // Kestrel's; slow enough for any link that works
 		TLS:         DefaultTLSConfig(),
 		Forward:     DefaultForwardConfig(),
+		Affinity:    DefaultAffinityConfig(),
 	}
 }
 
@@ -127,6 +130,12 @@ func (c Config) Validate() error {
 		return fmt.Errorf("limit headers is %d, allowed are 8 to 10000", l.Headers)
 	}
 	if err := c.TLS.Validate(); err != nil {
+		return err
+	}
+	if err := c.Hash.Validate(); err != nil {
+		return err
+	}
+	if err := c.Affinity.Validate(); err != nil {
 		return err
 	}
 	return c.Forward.Validate()

@@ -48,7 +48,7 @@ func (c *conn) exchange() bool {
 	}
 	keep := !c.rq.streams // an unread body makes the connection useless
 	var err error
-	c.key = balance.Key{Deadline: c.rq.deadline}
+	c.key = balance.Key{Deadline: c.rq.deadline, Hash: c.rq.key, Pin: c.rq.pin.of}
 	if c.lease, err = c.s.b.Acquire(c, c.key); err != nil {
 		return c.refuse(err, keep)
 	}

@@ -24,7 +24,7 @@ func (c *conn) relay(u *upstream, sentAt time.Duration) (step, failure) {
 	persists := c.res.KeepAlive
 	to, connection := c.clientFraming()
 	c.s.e.bufs.attach(&c.buf)
-	dst := c.s.forward.appendResponse(c.buf.b[:0], &c.res, to, connection, false)
+	dst := c.answerHead(c.buf.b[:0], to, connection, false)
 	if len(dst) > bufSize-chunkRoom {
 		dst = c.flush(dst)
 	}
@@ -310,7 +310,7 @@ func (c *conn) more(u *upstream) error {
 
 // upgraded passes the 101 on and tunnels until both sides have ended.
 func (c *conn) upgraded(u *upstream, r picker.Result) {
-	head := c.s.forward.appendResponse(nil, &c.res, NoBody, "", true)
+	head := c.answerHead(nil, NoBody, "", true)
 	c.s.stats.passed[1].Add(1)
 	ended := c.upload.ended()
 	c.upload.stop()

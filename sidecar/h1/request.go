@@ -22,11 +22,13 @@ type request struct {
 	keepAlive  bool
 	upgrade    bool
 	expect     bool
-	json       bool // the client prefers JSON
-	streams    bool // its body is sent as it comes, so it cannot be sent twice
-	wantsMore  bool // the client lets the connection persist
-	told       bool // to go ahead with its body
-	impatient  bool // the deadline is the client's own
+	json       bool   // the client prefers JSON
+	streams    bool   // its body is sent as it comes, so it cannot be sent twice
+	wantsMore  bool   // the client lets the connection persist
+	told       bool   // to go ahead with its body
+	impatient  bool   // the deadline is the client's own
+	key        uint64 // see KeyConfig
+	pin        pin    // what its cookie says
 	tries      int
 	tryEnd     time.Duration // of the try under way; 0: none
 
@@ -84,6 +86,7 @@ func (c *conn) note() bool {
 			h.Host = []byte(a.String())
 		}
 	}
+	c.bind()
 	c.out = c.s.forward.appendRequest(c.out[:0], h, &c.peer, c.rq.upgrade, c.rq.expect)
 	c.upload.reset(h.Framing, h.Length, c.s.cfg.MaxBody)
 	return true

@@ -73,7 +73,7 @@ func newRigLogging(t testing.TB, cfg Config, bcfg balance.Config, log *access.Lo
 // serve serves on loopback. At the end of the test, cancel is called last.
 func (r *rig) serve(cfg Config, log *access.Logger, cancel func()) {
 	r.t.Helper()
-	r.s = r.e.NewServer(cfg, r.b, Options{Tunnel: tunnel.Run, Access: log})
+	r.s = r.e.NewServer(cfg, r.b, Options{Tunnel: tunnel.Run, Access: log, AffinityKey: []byte("of every rig")})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		r.t.Fatal(err)

@@ -63,16 +63,18 @@ type TunnelFunc func(client, backend net.Conn, fromClient, fromBackend []byte, i
 
 // Server serves one service's listener.
 type Server struct {
-	e       *Engine
-	cfg     Config
-	b       *balance.Balancer
-	log     hclog.Logger
-	tunnel  TunnelFunc
-	forward *forwarder
-	observe func(status int, took time.Duration)
-	access  *access.Logger
-	failure [600]bool // by status
-	stats   Stats
+	e        *Engine
+	cfg      Config
+	b        *balance.Balancer
+	log      hclog.Logger
+	tunnel   TunnelFunc
+	forward  *forwarder
+	keys     keyer
+	affinity *affinity // nil: there is none
+	observe  func(status int, took time.Duration)
+	access   *access.Logger
+	failure  [600]bool // by status
+	stats    Stats
 
 	draining atomic.Bool
 	slots    chan struct{}
@@ -93,6 +95,8 @@ type Options struct {
 	Access *access.Logger
 	// Observe is told the status and duration of every answer; may be nil.
 	Observe func(status int, took time.Duration)
+	// AffinityKey signs cookies, if the service has affinity.
+	AffinityKey []byte
 }
 
 // NewServer returns a server for the balancer's service. cfg must be valid.
@@ -104,6 +108,8 @@ func (e *Engine) NewServer(cfg Config, b *balance.Balancer, o Options) *Server {
 		closing: make(chan struct{}),
 		served:  make(chan struct{}),
 	}
+	s.keys = newKeyer(cfg.Hash, s.forward)
+	s.affinity = newAffinity(cfg.Affinity, o.AffinityKey, time.Now)
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
 	}

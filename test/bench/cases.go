@@ -30,14 +30,20 @@ const (
 	idleCase    = "idle-5000"
 	latencyCase = "latency"
 	slowCase    = "slow"
+	balanceCase = "balance"
+	flaskCase   = "flask"
 )
+
+// ownFleet are the cases with backends of their own. They take minutes and
+// measure the choice of backends, not the proxy: they are run when asked for.
+func ownFleet() []string { return []string{balanceCase, flaskCase} }
 
 func caseNames() []string {
 	var names []string
 	for _, c := range closedCases() {
 		names = append(names, c.name)
 	}
-	return append(names, idleCase, latencyCase, slowCase)
+	return append(append(names, idleCase, latencyCase, slowCase), ownFleet()...)
 }
 
 // chooseCases reads the -cases flag. The cases come in their own order.
@@ -48,7 +54,7 @@ func chooseCases(list string) ([]string, error) {
 		switch {
 		case name == "all":
 			for _, n := range caseNames() {
-				chosen[n] = chosen[n] || n != slowCase
+				chosen[n] = chosen[n] || n != slowCase && !slices.Contains(ownFleet(), n)
 			}
 		case slices.Contains(caseNames(), name):
 			chosen[name] = true
@@ -70,6 +76,10 @@ func (b *bench) runCase(ctx context.Context, name string) ([]*result, error) {
 		r, err = b.latency(ctx)
 	case slowCase:
 		return b.slow(ctx)
+	case balanceCase:
+		return b.balance(ctx)
+	case flaskCase:
+		return b.flask(ctx)
 	default:
 		i := slices.IndexFunc(closedCases(), func(c closedCase) bool { return c.name == name })
 		r, err = b.closedLoop(ctx, closedCases()[i]) // chooseCases knows no others

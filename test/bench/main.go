@@ -5,17 +5,22 @@
 //	go run ./test/bench                    everything but the attacks
 //	go run ./test/bench -cases small-64,close-32 -rounds 9
 //	go run ./test/bench -cases slow        slow clients, against HAProxy
+//	go run ./test/bench -cases balance     the choice of backends under load
+//	go run ./test/bench -cases flask       the same, where two of three backends sleep
 //	go run ./test/bench -profile cmd/outrigger/default.pgo
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -27,6 +32,8 @@ type options struct {
 	seconds int    // of load per round and proxy
 	quick   bool   // to see that it works: the figures are noise
 	json    string // file for the results
+	picture string // file for a drawing of the case balance
+	loads   []int  // of the case balance, in percent of capacity
 	profile string // file for a CPU profile of our sidecar, instead of cases
 	binary  string // outrigger to measure; "": built from the tree
 }
@@ -38,8 +45,15 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if len(os.Args) > 1 && os.Args[1] == generatorCommand { // what this program starts itself
-		os.Exit(runGenerator(os.Args[2:], os.Stdout, os.Stderr))
+	if len(os.Args) > 1 { // what this program starts itself
+		switch args := os.Args[2:]; os.Args[1] {
+		case generatorCommand:
+			os.Exit(runGenerator(args, os.Stdout, os.Stderr))
+		case burnCommand:
+			os.Exit(runBurner(args, os.Stderr))
+		case neighbourCommand:
+			os.Exit(runNeighbour(args, os.Stderr))
+		}
 	}
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -63,9 +77,11 @@ func parseOptions(args []string, errs io.Writer) (options, error) {
 	var opt options
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(errs)
-	list := fs.String("cases", "all", "comma-separated; \"all\" is all but slow; there are "+strings.Join(caseNames(), ", "))
+	list := fs.String("cases", "all", "comma-separated; \"all\" is all but slow, "+strings.Join(ownFleet(), ", ")+"; there are "+strings.Join(caseNames(), ", "))
 	fs.IntVar(&opt.rounds, "rounds", 5, "rounds of each case, 1 to 100; the proxies take turns within each")
-	fs.IntVar(&opt.seconds, "seconds", 3, "seconds of load per round and proxy, 1 to 600; for slow the least time of an attack")
+	fs.IntVar(&opt.seconds, "seconds", 3, "seconds of load per round and proxy, 1 to 600; for slow the least time of an attack; balance takes five times as long, flask as long as it takes")
+	loads := fs.String("loads", "50,70,90", "loads of the case balance, comma-separated, in percent of capacity, 1 to 200")
+	fs.StringVar(&opt.picture, "picture", "", "draw the results of the case balance into `FILE`, as SVG")
 	fs.BoolVar(&opt.quick, "quick", false, "2 rounds of 1 s: shows that it works, no more")
 	fs.StringVar(&opt.json, "json", "", "write all results to `FILE` too")
 	fs.StringVar(&opt.profile, "profile", "", "instead of comparing, write a CPU profile of our sidecar under a mix of the cases to `FILE`, for profile-guided builds")
@@ -85,9 +101,29 @@ func parseOptions(args []string, errs io.Writer) (options, error) {
 	case opt.seconds < 1 || opt.seconds > 600:
 		err = fmt.Errorf("-seconds is %d, allowed are 1 to 600", opt.seconds)
 	default:
+		var lerr error
+		opt.loads, lerr = parseLoads(*loads)
 		opt.cases, err = chooseCases(*list)
+		if opt.picture != "" && err == nil && !slices.Contains(opt.cases, balanceCase) {
+			err = fmt.Errorf("-picture draws the case %s, which is not among -cases", balanceCase)
+		}
+		err = errors.Join(err, lerr)
 	}
 	return opt, err
+}
+
+// parseLoads reads percentages, each once and in their order.
+func parseLoads(list string) ([]int, error) {
+	var loads []int
+	for text := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil || n < 1 || n > 200 {
+			return nil, fmt.Errorf("-loads has %q, not a percentage of 1 to 200", text)
+		}
+		loads = append(loads, n)
+	}
+	slices.Sort(loads)
+	return slices.Compact(loads), nil
 }
 
 // measure sets everything up, runs what was asked for and tears it down.
@@ -109,13 +145,15 @@ func measure(ctx context.Context, opt options, out, errs io.Writer) (err error) 
 	}()
 	for _, name := range opt.cases {
 		rs, err := b.runCase(ctx, name)
+		for _, r := range rs {
+			if r != nil && len(r.Rounds) > 0 { // some cases have done several rounds when they fail
+				r.print(out)
+				results = append(results, r)
+			}
+		}
 		if err != nil {
 			return fmt.Errorf("case %s: %w", name, err)
 		}
-		for _, r := range rs {
-			r.print(out)
-		}
-		results = append(results, rs...)
 	}
 	return nil
 }
@@ -123,6 +161,11 @@ func measure(ctx context.Context, opt options, out, errs io.Writer) (err error) 
 // finish prints the summary and writes the JSON file.
 func (b *bench) finish(results []*result) error {
 	printSummary(b.out, results)
+	if b.opt.picture != "" && drawable(results) { // a case that was skipped has said why
+		if err := writePicture(b.opt.picture, results); err != nil {
+			return err
+		}
+	}
 	if b.opt.json == "" || len(results) == 0 {
 		return nil
 	}

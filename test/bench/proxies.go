@@ -164,7 +164,7 @@ func (b *bench) startProxy(ctx context.Context, name string, v variant) (*proxy,
 	switch name {
 	case haproxy:
 		p.control = filepath.Join(b.dir, "haproxy.sock")
-		p.proc, err = b.spawn(name, b.tools[name], b.haproxyConfig(ports[0], p.control, v), nil, "-db", "-f")
+		p.proc, err = b.spawn(name, b.tools[name], b.haproxyConfig(ports[0], p.control, v), b.proxyCPU, nil, "-db", "-f")
 	case nginx:
 		p.proc, err = b.startNginx(name, b.nginxConfig(ports[0], ports[1]), b.proxyCPU)
 	default:
@@ -172,7 +172,7 @@ func (b *bench) startProxy(ctx context.Context, name string, v variant) (*proxy,
 		if b.profiling != "" {
 			args = []string{"-profile", b.profiling, "-config"}
 		}
-		p.proc, err = b.spawn(name, b.binary, b.ourConfig(ports[0], ports[1]), []string{"GOMAXPROCS=1"}, args...)
+		p.proc, err = b.spawn(name, b.binary, b.ourConfig(ports[0], ports[1]), b.proxyCPU, []string{"GOMAXPROCS=1"}, args...)
 	}
 	if err != nil {
 		return nil, err
@@ -197,9 +197,9 @@ func (b *bench) startProxy(ctx context.Context, name string, v variant) (*proxy,
 	return p, b.checkForwardedFor(ctx, p)
 }
 
-// spawn writes a configuration and starts a proxy on its processor with the
-// file's name as the last argument.
-func (b *bench) spawn(name, path, config string, env []string, args ...string) (*harness.Process, error) {
+// spawn writes a configuration and starts a program, on some processors or on
+// all, with the file's name as the last argument.
+func (b *bench) spawn(name, path, config string, cpus []int, env []string, args ...string) (*harness.Process, error) {
 	file := filepath.Join(b.dir, name+".hcl") // ours wants the ending, the others do not care
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
@@ -211,7 +211,7 @@ func (b *bench) spawn(name, path, config string, env []string, args ...string) (
 	defer log.Close() // the child has its own copy
 	return harness.StartProcess(harness.Spec{
 		Name: name, Path: path, Args: append(args, file), Env: append(os.Environ(), env...),
-		CPUs: b.proxyCPU, Stdout: log, Stderr: log,
+		CPUs: cpus, Stdout: log, Stderr: log,
 	})
 }
 

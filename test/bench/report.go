@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -47,8 +48,20 @@ type result struct {
 	Rounds  []round  `json:"rounds"`
 
 	metrics  []metric
-	headline string // key of the metric for the summary
+	headline string   // key of the metric for the summary
+	names    []string // of what is compared, in the table's order; nil: the three proxies
+	own      string   // of them the one to prove; "": ours
 }
+
+func (r *result) order() []string {
+	if r.names == nil {
+		return proxyNames()
+	}
+	return r.names
+}
+
+// rival tells whether a name is a peer's and not one of ours.
+func rival(name string) bool { return name != ours && !strings.HasPrefix(name, ours+" ") }
 
 // values are a figure of one proxy over the rounds.
 func (r *result) values(name, key string) []float64 {
@@ -67,12 +80,12 @@ func (r *result) ratios(m metric) []float64 {
 	var xs []float64
 	for _, round := range r.Rounds {
 		var peers []float64
-		for _, name := range proxyNames() {
-			if v, ok := round[name][m.key]; ok && name != ours {
+		for _, name := range r.order() {
+			if v, ok := round[name][m.key]; ok && rival(name) {
 				peers = append(peers, v)
 			}
 		}
-		v, ok := round[ours][m.key]
+		v, ok := round[cmp.Or(r.own, ours)][m.key]
 		if !ok {
 			continue
 		}
@@ -122,7 +135,7 @@ func (r *result) printTable(w io.Writer) {
 		head = append(head, m.label)
 	}
 	rows := [][]string{head}
-	for _, name := range proxyNames() {
+	for _, name := range r.order() {
 		if len(r.Rounds) > 0 && r.Rounds[0][name] == nil {
 			continue // not part of this case
 		}
@@ -136,7 +149,7 @@ func (r *result) printTable(w io.Writer) {
 		printRows(w, rows)
 		return
 	}
-	row := []string{"ours/better peer"}
+	row := []string{cmp.Or(r.own, "ours") + "/better peer"}
 	for _, m := range r.metrics {
 		if m.compare == never {
 			row = append(row, "")
@@ -155,19 +168,44 @@ func printRows(w io.Writer, rows [][]string) {
 	_ = t.Flush() // the writer is a terminal or a buffer; whoever closed it does not read
 }
 
-// warnings tell when others used the proxy's processor so much that the
-// figures may be off.
-func (r *result) warnings() []string {
-	worst, limit := 0.0, 0.05
-	for _, name := range proxyNames() {
-		for _, v := range r.values(name, keyForeign) {
-			worst = max(worst, v)
+// most is the largest figure of all rounds and proxies; 0 if there is none.
+func (r *result) most(key string) (most float64) {
+	for _, name := range r.order() {
+		for _, v := range r.values(name, key) {
+			most = max(most, v)
 		}
 	}
-	if worst <= limit {
-		return nil
+	return most
+}
+
+// least is the smallest; ok is false if there is none.
+func (r *result) least(key string) (least float64, ok bool) {
+	for _, name := range r.order() {
+		for _, v := range r.values(name, key) {
+			if !ok || v < least {
+				least, ok = v, true
+			}
+		}
 	}
-	return []string{fmt.Sprintf("other processes took up to %.0f %% of the proxy's processor: requests per second and latencies are too bad, CPU times a little", 100*worst)}
+	return least, ok
+}
+
+// warnings tell when others used the processors so much that the figures may be
+// off.
+func (r *result) warnings() []string {
+	const limit = 0.05
+	worst := r.most(keyForeign)
+	var all []string
+	if low, ok := r.least(keyOthers); ok && r.most(keyOthers)-low > 2*limit {
+		all = append(all, fmt.Sprintf("others took %.2f to %.2f of a processor: in some turns much more than in others, so that not all had the same", low, r.most(keyOthers)))
+	}
+	if idle, ok := r.least(keyIdle); ok && idle < 3*limit {
+		all = append(all, fmt.Sprintf("the machine had as little as %.2f of a processor left: backends may have got less than their quota, and agents told of less than that", idle))
+	}
+	if worst <= limit {
+		return all
+	}
+	return append(all, fmt.Sprintf("other processes took up to %.0f %% of the proxy's processor: requests per second and latencies are too bad, CPU times a little", 100*worst))
 }
 
 // printSummary writes one line per case: how ours compares.
@@ -209,7 +247,7 @@ type summary struct {
 func (r *result) summary() summary {
 	s := summary{result: r, Proxies: map[string]map[string]spread{}, Ratios: map[string]spread{}}
 	for _, m := range r.metrics {
-		for _, name := range proxyNames() {
+		for _, name := range r.order() {
 			if xs := r.values(name, m.key); len(xs) > 0 {
 				if s.Proxies[name] == nil {
 					s.Proxies[name] = map[string]spread{}

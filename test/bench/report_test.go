@@ -115,9 +115,14 @@ func TestOptions(t *testing.T) {
 		args  []string
 		cases []string // nil: an error
 	}{
-		{nil, all[:len(all)-1]},
+		{nil, all[:len(all)-3]},
 		{[]string{"-cases", "slow"}, []string{slowCase}},
-		{[]string{"-cases", "all,slow"}, all},
+		{[]string{"-cases", "all,slow"}, all[:len(all)-2]},
+		{[]string{"-cases", "flask,all,balance,slow"}, all},
+		{[]string{"-cases", "balance", "-loads", "0"}, nil},
+		{[]string{"-cases", "balance", "-picture", "x.svg"}, []string{balanceCase}},
+		{[]string{"-cases", "flask", "-picture", "x.svg"}, nil},
+		{[]string{"-cases", "balance", "-loads", "50,x"}, nil},
 		{[]string{"-cases", "close-32, small-1"}, []string{"small-1", "close-32"}},
 		{[]string{"-cases", "small"}, nil},
 		{[]string{"-cases", ""}, nil},
@@ -130,6 +135,9 @@ func TestOptions(t *testing.T) {
 		if (err != nil) != (c.cases == nil) || (err == nil && !slices.Equal(opt.cases, c.cases)) {
 			t.Errorf("%q: %q, %v", c.args, opt.cases, err)
 		}
+	}
+	if opt, err := parseOptions([]string{"-loads", "90, 50,90"}, io.Discard); err != nil || !slices.Equal(opt.loads, []int{50, 90}) {
+		t.Errorf("-loads: %v, %v", opt.loads, err)
 	}
 	if opt, err := parseOptions([]string{"-quick"}, io.Discard); err != nil || opt.rounds != 2 || opt.seconds != 1 {
 		t.Errorf("-quick: %+v, %v", opt, err)

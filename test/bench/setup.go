@@ -44,6 +44,7 @@ type bench struct {
 // packages are the Debian packages of the tools.
 var packages = map[string]string{
 	"haproxy": "haproxy", "nginx": "nginx-light", "wrk": "wrk", "slowhttptest": "slowhttptest",
+	gunicorn: "gunicorn python3-flask",
 }
 
 // setUp finds the tools, builds outrigger and starts Consul and the backends.
@@ -77,8 +78,10 @@ func (b *bench) setUp(ctx context.Context) error {
 		return err
 	}
 	b.askVersions(ctx)
-	if err := b.startBackends(ctx); err != nil {
-		return err
+	if b.classic() {
+		if err := b.startBackends(ctx); err != nil {
+			return err
+		}
 	}
 	return b.startConsul(ctx)
 }
@@ -100,11 +103,23 @@ func (b *bench) askVersions(ctx context.Context) {
 
 func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.errs, "bench: "+format+"\n", args...) }
 
+// classic tells whether a chosen case is of those that have their backends in
+// common.
+func (b *bench) classic() bool {
+	return b.opt.profile != "" || slices.ContainsFunc(b.opt.cases, func(name string) bool { return !slices.Contains(ownFleet(), name) })
+}
+
 // needed are the programs that the chosen cases run.
 func (b *bench) needed() []string {
-	names := []string{"nginx", "wrk"} // nginx is the backends too
+	names := []string{"nginx"} // it is the backends too
+	if b.classic() {
+		names = append(names, "wrk")
+	}
 	if b.opt.profile == "" {
 		names = append(names, "haproxy")
+	}
+	if b.opt.profile == "" && slices.Contains(b.opt.cases, flaskCase) {
+		names = append(names, gunicorn)
 	}
 	if slices.Contains(b.opt.cases, slowCase) {
 		names = append(names, "slowhttptest")
@@ -119,12 +134,12 @@ func (b *bench) findTools(ctx context.Context) error {
 	}
 	var pkgs []string
 	for _, name := range missing {
-		pkgs = append(pkgs, packages[name])
+		pkgs = append(pkgs, strings.Fields(packages[name])...)
 	}
 	command := append([]string{"apt-get", "install", "-y", "--no-install-recommends"}, pkgs...)
 	_, notDebian := os.Stat("/etc/debian_version")
 	if notDebian != nil || os.Geteuid() != 0 {
-		return fmt.Errorf("missing: %s\nInstall with \"sudo %s\" on Debian and Ubuntu; elsewhere get HAProxy 2.4 or newer, NGINX 1.18 or newer, wrk 4.1 and slowhttptest, and put them on PATH",
+		return fmt.Errorf("missing: %s\nInstall with \"sudo %s\" on Debian and Ubuntu; elsewhere get HAProxy 2.4 or newer, NGINX 1.18 or newer, wrk 4.1 and slowhttptest, and put them on PATH, and gunicorn and Flask for "+flaskPython,
 			strings.Join(missing, ", "), strings.Join(command, " "))
 	}
 	b.say("installing %s", strings.Join(pkgs, ", "))
@@ -150,6 +165,9 @@ func (b *bench) lookUp() (missing []string) {
 				b.tools[name] = path
 				break
 			}
+		}
+		if name == gunicorn && !hasFlask() { // and with it Flask, which is no program
+			b.tools[name] = ""
 		}
 		if b.tools[name] == "" {
 			missing = append(missing, name)
@@ -206,6 +224,9 @@ func (b *bench) startConsul(ctx context.Context) error {
 	client, err := b.consul.Client()
 	if err != nil {
 		return err
+	}
+	if b.backends == nil {
+		return nil
 	}
 	for i, port := range b.backends.ports {
 		r := &api.AgentServiceRegistration{ID: fmt.Sprintf("web-%d", i), Name: serviceName, Address: "127.0.0.1", Port: port}

@@ -59,7 +59,7 @@ func ratio(ours float64, peers []float64, higherIsBetter bool) (r float64, ok bo
 }
 
 // rotated are the names in the order of a round: each begins once in turn.
-func rotated(names []string, round int) []string {
+func rotated[T any](names []T, round int) []T {
 	k := round % len(names)
 	return append(slices.Clone(names[k:]), names[:k]...)
 }

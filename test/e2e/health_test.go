@@ -46,7 +46,7 @@ func criticalLeavesAndReturns(t *testing.T, check func(*backend) *api.AgentServi
 	a := all[0]
 	id := cat.register(name, a, func(r *registration) { r.Check = check(a) })
 	cat.register(name, all[1])
-	s := startSidecar(t, sidecarSpec{services: oneService(name, `policy "round_robin" {}`)})
+	s := startSidecar(t, sidecarSpec{services: oneService(name, "policy \"round_robin\" {}\nslow_start = \"0s\"")})
 	s.awaitReady(2)
 	getMany(t, s.addr(), 20)
 	s.awaitEndpoint(id, "told of its 10 requests", func(e *admin.EndpointDoc) bool { return e.RequestsTotal == 10 })

@@ -50,7 +50,7 @@ func TestReadyOnlyAfterTheFirstDiscovery(t *testing.T) {
 func TestRegisterAndDeregister(t *testing.T) {
 	t.Parallel()
 	cat, name := sharedCatalog(t), uniqueService(t)
-	s := startSidecar(t, sidecarSpec{services: oneService(name, `policy "round_robin" {}`)}) // ready though empty
+	s := startSidecar(t, sidecarSpec{services: oneService(name, "policy \"round_robin\" {}\nslow_start = \"0s\"")}) // ready though empty
 	if err := refusal(get(t, s.addr(), "/"), "no_backends"); err != nil {
 		t.Errorf("a request to an empty service: %v", err)
 	}

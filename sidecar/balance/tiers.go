@@ -1,0 +1,171 @@
+package balance
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"outrigger/breaker"
+	"outrigger/discovery"
+	"outrigger/picker"
+)
+
+// Backup tiers. An endpoint of a rank above 0 is used only when no endpoint of a
+// lower rank takes requests: each is critical, in maintenance, draining,
+// ejected, half-open or vetoed by the policy. Being at its limit does not count:
+// a tier that is full queues and sheds, as HAProxy's does, for backups are often
+// smaller or dearer, and overload must not spread to them. Two exceptions:
+//   - half-open endpoints of a lower rank go on getting their probes, or they
+//     would never return;
+//   - a request for which the tier in use has nothing left but what it tried
+//     already, or was ejected this moment, is given a backup rather than failed.
+//
+// Backups count in the total of max_ejected_percent and in the panic threshold:
+// a tier may be ejected as long as there are enough others to take over.
+
+// rank returns the tier that an instance belongs to.
+func rank(inst *discovery.Instance) int {
+	if inst.Backup {
+		return 1
+	}
+	return 0
+}
+
+// choose makes the ready set and its picker from up: the endpoints that are not
+// ejected, or all in a panic, when ranks do not count. It returns the set.
+func (b *Balancer) choose(s *snapshot, up []*member, now time.Duration) []*picker.Endpoint {
+	for s.tier = 0; !s.ignoring; {
+		ready, above := tier(up, s.tier, now)
+		if len(ready) == len(up) {
+			break // nobody stands behind or was passed over
+		}
+		if len(ready) > 0 {
+			eps := b.build(s, ready, now)
+			if s.serves(now) {
+				s.standby = behind(up, s.tier)
+				return eps
+			}
+			s.wakeForVetoes(now)
+		}
+		if above == 0 {
+			break
+		}
+		s.tier = above
+	}
+	s.tier = math.MaxInt
+	return b.build(s, up, now)
+}
+
+// wakeForVetoes has the next snapshot built when a veto runs out that makes this
+// tier be passed over: they end without notice when their reports expire.
+func (s *snapshot) wakeForVetoes(now time.Duration) {
+	for _, m := range s.ready {
+		if l := m.ep.Load(); l != nil && l.Expires > now && s.vetoes(m, now) {
+			s.due = sooner(s.due, l.Expires)
+		}
+	}
+}
+
+// build makes the snapshot's picker, over these, and returns their endpoints.
+func (b *Balancer) build(s *snapshot, ready []*member, now time.Duration) []*picker.Endpoint {
+	s.ready = ready
+	eps := make([]*picker.Endpoint, len(ready))
+	for i, m := range ready {
+		eps[i] = m.ep
+	}
+	if picker.HoldRamps(eps, now) {
+		s.due = sooner(s.due, now+b.cfg.rampStep())
+	}
+	s.use(b.policy.Build(eps))
+	if s.refresher != nil {
+		s.refresher.Refresh(now)
+	}
+	return eps
+}
+
+// sooner returns the earlier of two times, of which 0 is never.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// tier returns the endpoints of up that are used when those of the rank at are
+// the best, and the next higher rank that there is, 0 for none.
+func tier(up []*member, at int, now time.Duration) (ready []*member, above int) {
+	for _, m := range up {
+		switch r := m.ep.Rank(); {
+		case r > at:
+			if above == 0 || r < above {
+				above = r
+			}
+		case r == at, m.br.State(now) == breaker.HalfOpen:
+			ready = append(ready, m)
+		}
+	}
+	return ready, above
+}
+
+// serves reports whether an endpoint of the tier takes requests, not only probes.
+func (s *snapshot) serves(now time.Duration) bool {
+	for _, m := range s.ready {
+		if m.ep.Rank() == s.tier && m.br.State(now) == breaker.Closed && !s.vetoes(m, now) {
+			return true
+		}
+	}
+	return false
+}
+
+// behind returns the endpoints of a rank above at.
+func behind(up []*member, at int) (list []*member) {
+	for _, m := range up {
+		if m.ep.Rank() > at {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+// otherwise is none, but for a spare.
+func (b *Balancer) otherwise(s *snapshot, k *Key, now time.Duration) (Lease, Reason, bool) {
+	l, reason, ok := b.none(s, k, now)
+	if !ok && reason == AllEjected {
+		if m := b.spare(s, k, now); m != nil {
+			if l, ok := b.reserve(s, m, k, now, 0); ok {
+				return l, 0, true
+			}
+		}
+	}
+	return l, reason, ok
+}
+
+// spare returns an endpoint of a tier behind the one in use for a request that
+// has tried all of that, or nil. Half-open ones are left to their tier's turn.
+func (b *Balancer) spare(s *snapshot, k *Key, now time.Duration) *member {
+	if len(s.standby) == 0 {
+		return nil
+	}
+	for _, m := range s.ready {
+		if !k.Tried.Has(m.ep) && !s.vetoes(m, now) && m.br.State(now) != breaker.Open {
+			return nil
+		}
+	}
+	off := int(b.env.Rand(uint32(len(s.standby))))
+	for i := range s.standby {
+		m := s.standby[(off+i)%len(s.standby)]
+		if m.br.State(now) == breaker.Closed && m.ep.HasRoom() && !k.Tried.Has(m.ep) && !s.vetoes(m, now) {
+			return m
+		}
+	}
+	return nil
+}
+
+// whyStandby says why a backup is not ready.
+func (s *snapshot) whyStandby() string {
+	n := len(s.ready)
+	if n == 1 {
+		return "backup: 1 primary is ready"
+	}
+	return fmt.Sprintf("backup: %d primaries are ready", n)
+}

@@ -1,0 +1,132 @@
+package sidecar
+
+import (
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// ValidateKey reports a service that has affinity, but nothing to sign with.
+func (s ServiceConfig) ValidateKey(stateDir string) error {
+	if a := s.HTTP.Affinity; a.Cookie != "" && a.Secret == "" && stateDir == "" {
+		return errors.New(`affinity has a cookie but nothing to sign it with: write secret = env("NAME") beside it, ` +
+			`or outside the service blocks state_dir = "/var/lib/outrigger" or the like, where a key is then kept`)
+	}
+	return nil
+}
+
+// affinityKeys are the keys that services without a secret of their own have
+// theirs of.
+type affinityKeys struct{ state []byte }
+
+// newAffinityKeys reads the key in the state directory, or makes it, if a service
+// needs it.
+func newAffinityKeys(cfg Config) (k affinityKeys, err error) {
+	for _, s := range cfg.Services {
+		if a := s.HTTP.Affinity; a.Cookie != "" && a.Secret == "" {
+			if k.state, err = stateKey(cfg.StateDir); err != nil {
+				return k, fmt.Errorf("service %q: affinity: %w", s.Name, err)
+			}
+			return k, nil
+		}
+	}
+	return k, nil
+}
+
+// of returns the key of a service, nil if it needs none. Every service has a key
+// of its own, so that none takes another's cookies.
+func (k affinityKeys) of(s *ServiceConfig) []byte {
+	if s.HTTP.Affinity.Cookie == "" {
+		return nil
+	}
+	master := k.state
+	if secret := s.HTTP.Affinity.Secret; secret != "" {
+		master = []byte(secret)
+	}
+	key, err := hkdf.Key(sha256.New, master, nil, "outrigger affinity 1 "+s.Name, sha256.Size)
+	if err != nil {
+		panic(err) // only of a length that is too large
+	}
+	return key
+}
+
+// keyFile is the key's file in the state directory: 64 hexadecimal digits.
+const keyFile = "affinity.key"
+
+// stateKey reads the key in the directory. If there is none it makes the
+// directory and a key. Of several sidecars that do so at once, one's is taken by
+// all.
+func stateKey(dir string) ([]byte, error) {
+	path := filepath.Join(dir, keyFile)
+	key, err := readKey(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, err
+	}
+	if err := makeKey(dir, path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("making the key %s: %w", path, err)
+	}
+	return readKey(path)
+}
+
+// readKey reads a key that nobody else can read.
+func readKey(path string) ([]byte, error) {
+	f, err := openKey(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the key: %w", err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("reading the key: %w", err)
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("the key %s is no regular file", path)
+	}
+	if err := private(path, st); err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(f, 1024))
+	if err != nil {
+		return nil, fmt.Errorf("reading the key: %w", err)
+	}
+	key, err := hex.DecodeString(strings.TrimSpace(string(b)))
+	if err != nil || len(key) != sha256.Size {
+		return nil, fmt.Errorf("the key %s is not %d hexadecimal digits: remove it to have another made", path, 2*sha256.Size)
+	}
+	return key, nil
+}
+
+// makeKey writes a random key so that it is there whole or not at all, and never
+// in the place of another.
+func makeKey(dir, path string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, "."+keyFile+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	key := make([]byte, sha256.Size)
+	_, _ = rand.Read(key) // never fails
+	_, err = fmt.Fprintf(f, "%x\n", key)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

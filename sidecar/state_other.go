@@ -1,0 +1,13 @@
+//go:build !unix
+
+package sidecar
+
+import (
+	"io/fs"
+	"os"
+)
+
+func openKey(path string) (*os.File, error) { return os.Open(path) }
+
+// private cannot tell here who may read the file.
+func private(string, fs.FileInfo) error { return nil }

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+// The model of the balancing case: that of PICKING.md, made small enough for
+// two processors. There, a request takes 20 ms of a core's time on average and
+// a backend has 1 to 4 cores; here it takes 2 ms and a backend has 0.08 to 0.24
+// of a core, so that one alone takes 8 to 25 ms, with quotas 1:3 apart.
+const (
+	fleetClients = 8               // sidecars, or as many of the peers
+	meanWork     = 2000            // units: µs of CPU time
+	workSigma    = 1               // of the lognormal distribution
+	giveUp       = time.Second     // clients leave then; backends work on
+	burstMean    = 3 * time.Second // how long a neighbour is at it, on average
+	calmMean     = 6 * time.Second // and how long it is not
+	stealLeast   = 0.2             // of the machine that a neighbour takes,
+	stealMost    = 0.6             // uniformly drawn for each burst
+	quotaPeriod  = 20 * time.Millisecond
+)
+
+// fleetCores are the quotas of the machines, which take turns on the
+// processors: the same sum on each of two.
+func fleetCores() []float64 {
+	return []float64{0.08, 0.08, 0.12, 0.12, 0.16, 0.16, 0.24, 0.24}
+}
+
+// burst is a time in which a neighbour burns a share of its machine.
+type burst struct {
+	from, to time.Duration
+	share    float64
+}
+
+// bursts draws the times of one neighbour's noise, from a random moment of its
+// life on.
+func bursts(r *rand.Rand, until time.Duration) []burst {
+	var all []burst
+	length := func(mean time.Duration) time.Duration { return time.Duration(r.ExpFloat64() * float64(mean)) }
+	on := r.Float64() < burstMean.Seconds()/(burstMean+calmMean).Seconds()
+	for at := time.Duration(0); at < until; on = !on {
+		if !on {
+			at += length(calmMean)
+			continue
+		}
+		b := burst{from: at, to: min(at+length(burstMean), until), share: stealLeast + (stealMost-stealLeast)*r.Float64()}
+		all = append(all, b)
+		at = b.to
+	}
+	return all
+}
+
+// stolen is the share of the time from a to b, weighed by how much, that the
+// bursts take.
+func stolen(all []burst, a, b time.Duration) float64 {
+	var sum float64
+	for _, x := range all {
+		if from, to := max(x.from, a), min(x.to, b); to > from {
+			sum += x.share * (to - from).Seconds()
+		}
+	}
+	return sum / (b - a).Seconds()
+}
+
+// lognormal draws the work of a request, in units.
+func lognormal(r *rand.Rand) int {
+	const mu = -workSigma * workSigma / 2.0 // so that the mean is 1
+	x := meanWork * math.Exp(mu+workSigma*r.NormFloat64())
+	return int(min(max(x, 1), maxWork))
+}
+
+// arrival is one request of the open loop.
+type arrival struct {
+	due    time.Duration
+	client int
+	work   int // units
+}
+
+// arrivals draws a Poisson process; each request comes to a random client.
+func arrivals(r *rand.Rand, rate float64, until time.Duration) []arrival {
+	var all []arrival
+	for at := 0.0; ; {
+		at += r.ExpFloat64() / rate
+		due := time.Duration(at * float64(time.Second))
+		if due >= until {
+			return all
+		}
+		all = append(all, arrival{due: due, client: r.IntN(fleetClients), work: lognormal(r)})
+	}
+}
+
+// scene is what one round at one load brings; every contender meets the same.
+type scene struct {
+	warm, run time.Duration
+	bursts    [][]burst // of each machine's neighbour
+	stolen    []float64 // of each machine, on average while it counts
+	seed      uint64
+}
+
+// sceneDraws is how many times the noise of a scene is drawn.
+const sceneDraws = 300
+
+// newScene draws the noise of all neighbours several times and takes the
+// steadiest draw, as seen by the fleet as a whole. With independent neighbours
+// on eight machines, 90 % of capacity on average is far more than all of it for
+// seconds at a time, in which no choice of backends helps; in the fleet of 50
+// that PICKING.md speaks of the swings even out. cores are the machines' quotas.
+func newScene(seed uint64, cores []float64, warm, run time.Duration) scene {
+	var best scene
+	least := math.Inf(1)
+	for draw := range uint64(sceneDraws) {
+		s := scene{warm: warm, run: run, seed: seed}
+		for i := range cores {
+			all := bursts(rand.New(rand.NewPCG(seed, 1+draw*uint64(len(cores))+uint64(i))), warm+run)
+			s.bursts = append(s.bursts, all)
+			s.stolen = append(s.stolen, stolen(all, warm, warm+run))
+		}
+		if swing := s.swing(cores); swing < least {
+			best, least = s, swing
+		}
+	}
+	return best
+}
+
+// swing is how far what neighbours take in any second is from their mean over
+// all scenes, at most, as a share of the fleet's cores.
+func (s scene) swing(cores []float64) float64 {
+	mean := probeSteal * burstMean.Seconds() / (burstMean + calmMean).Seconds()
+	var swing, total float64
+	for _, c := range cores {
+		total += c
+	}
+	for at := time.Duration(0); at+time.Second <= s.warm+s.run; at += time.Second / 4 {
+		var sum float64
+		for i, c := range cores {
+			sum += c * stolen(s.bursts[i], at, at+time.Second)
+		}
+		swing = max(swing, math.Abs(sum/total-mean))
+	}
+	return swing
+}
+
+// arrivals at a rate per second; those of one scene are the same each time.
+func (s scene) arrivals(rate float64) []arrival {
+	return arrivals(rand.New(rand.NewPCG(s.seed, 0)), rate, s.warm+s.run)
+}
+
+// capacity is what a backend was measured to do, in units of work per second:
+// alone on its machine, and with a neighbour that wants the share probeSteal.
+type capacity struct{ calm, noisy float64 }
+
+// probeSteal is the mean of what neighbours want while they are at it.
+const probeSteal = (stealLeast + stealMost) / 2
+
+// left is what a backend can do while its neighbour wants a share of its
+// machine on average.
+func (c capacity) left(share float64) float64 {
+	return max(0, c.calm-(c.calm-c.noisy)*share/probeSteal)
+}
+
+// rate is how many requests per second bring the fleet to a load, 1 being all
+// that the neighbours of the scene leave of it.
+func (s scene) rate(of []capacity, load float64) float64 {
+	var sum float64
+	for i, c := range of {
+		sum += c.left(s.stolen[i])
+	}
+	return load * sum / meanWork
+}
