@@ -10,11 +10,21 @@ func explain(rule string, s []slot, r *Request, share func(i int) float64) Expla
 			Endpoint: c.ep,
 			Share:    share(i),
 			Score:    float64(n) / float64(c.w),
-			Terms:    []Term{{"in_flight", float64(n)}, {"weight", float64(c.w)}},
+			Terms:    c.terms(n),
 			Out:      r.whyNot(c.ep),
 		}
 	}
 	return x
+}
+
+// terms are in-flight and weight as Consul has it; a slow start takes a part of
+// it away.
+func (c *slot) terms(n int) []Term {
+	t := []Term{{"in_flight", float64(n)}, {"weight", float64(c.ep.Weight())}}
+	if p := c.ep.percent(); p < 100 {
+		t = append(t, Term{"slow_start", float64(p) / 100})
+	}
+	return t
 }
 
 // byWeight returns each endpoint's share of all weights.

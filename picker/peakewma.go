@@ -3,7 +3,6 @@ package picker
 import (
 	"fmt"
 	"math"
-	"sync/atomic"
 	"time"
 )
 
@@ -12,7 +11,8 @@ type PeakEWMAConfig struct {
 	// Decay is the time constant with which a peak is forgotten, 100ms to 10m.
 	Decay time.Duration
 	// Unknown is the latency that an endpoint without one is taken to have, 1ms
-	// to 1m: not the best, so that a newcomer does not win every pick.
+	// to 1m, but at most twice that of the one it is compared with: not the best,
+	// so that a newcomer does not win every pick, nor so bad that it starves.
 	Unknown time.Duration
 }
 
@@ -72,7 +72,8 @@ func (p *peakEWMAPicker) Pick(r Request) (*Endpoint, bool) {
 		x, y := &p.slots[a], &p.slots[b]
 		x.ep.mind.peak.seen(r.Now)
 		y.ep.mind.peak.seen(r.Now)
-		if p.cost(y, r.Now) < p.cost(x, r.Now) {
+		s, t := p.peaks(x, y, r.Now)
+		if p.cost(y, t) < p.cost(x, s) {
 			x, y = y, x
 		}
 		if r.takes(x.ep) {
@@ -85,9 +86,26 @@ func (p *peakEWMAPicker) Pick(r Request) (*Endpoint, bool) {
 	return scanFree(p.slots, &r, p.rand)
 }
 
-func (p *peakEWMAPicker) cost(s *slot, now time.Duration) float64 {
+func (p *peakEWMAPicker) cost(s *slot, peak float64) float64 {
 	n := float64(s.ep.inFlight.Load())
-	return s.ep.mind.peak.at(now, &p.cfg) * (1 + n*p.meanWeight/float64(s.w))
+	return peak * (1 + n*p.meanWeight/float64(s.w))
+}
+
+// newcomer is how many times slower than another endpoint one without a sample
+// is taken to be at most.
+const newcomer = 2
+
+// peaks returns the latencies of a pair in milliseconds.
+func (p *peakEWMAPicker) peaks(x, y *slot, now time.Duration) (a, b float64) {
+	v, w := x.ep.mind.peak.word.Load(), y.ep.mind.peak.word.Load()
+	a, b = peakOf(v, now, &p.cfg), peakOf(w, now, &p.cfg)
+	switch {
+	case !sampled(v) && sampled(w):
+		a = min(a, newcomer*b)
+	case sampled(v) && !sampled(w):
+		b = min(b, newcomer*a)
+	}
+	return a, b
 }
 
 func (*peakEWMAPicker) Mode(time.Duration) string {
@@ -97,13 +115,33 @@ func (*peakEWMAPicker) Mode(time.Duration) string {
 // Explain implements Picker.
 func (p *peakEWMAPicker) Explain(r Request) Explanation {
 	x := explain(p.Mode(r.Now), p.slots, &r, byWeight(p.slots))
+	most := p.newcomers(r.Now)
 	for i := range p.slots {
 		c, s := &x.Candidates[i], &p.slots[i]
 		m := &s.ep.mind.peak
-		c.Score = p.cost(s, r.Now)
-		c.Terms = append(c.Terms, Term{"peak_ms", m.at(r.Now, &p.cfg)}, Term{"peak_age_s", m.age(r.Now)})
+		peak := m.at(r.Now, &p.cfg)
+		if !sampled(m.word.Load()) {
+			peak = min(peak, most)
+		}
+		c.Score = p.cost(s, peak)
+		c.Terms = append(c.Terms, Term{"peak_ms", peak}, Term{"peak_age_s", m.age(r.Now)})
 	}
 	return x
+}
+
+// newcomers is the most that an endpoint without a sample is taken to need
+// beside the mean of those that have one.
+func (p *peakEWMAPicker) newcomers(now time.Duration) float64 {
+	var sum, n float64
+	for i := range p.slots {
+		if w := p.slots[i].ep.mind.peak.word.Load(); sampled(w) {
+			sum, n = sum+peakOf(w, now, &p.cfg), n+1
+		}
+	}
+	if n == 0 {
+		return math.Inf(1)
+	}
+	return newcomer * sum / n
 }
 
 // Sent implements Observer.
@@ -135,102 +173,5 @@ func (p *peakEWMAPicker) Done(e *Endpoint, now time.Duration, _ float32, r Resul
 	default:
 		m.failed(now)
 		m.atLeast(now, least, &p.cfg)
-	}
-}
-
-// peak is finagle's peak-sensitive moving average of an endpoint's response
-// time: a sample above it replaces it, and it is forgotten by time. finagle
-// forgets whenever it reads, which it does before nearly every sample, so that
-// one below the average has no weight of its own: the average is the highest of
-// all samples, each taken times exp(-age/decay). Nothing has to be written for
-// that but a new highest.
-//
-// One word: the highest in milliseconds (float32) over its time in milliseconds
-// (uint32, wrapping after 49 days). Without a sample the first is unsampled and
-// the time that from which Unknown sinks, as tower's default does: an endpoint
-// that seems slower than all others is still tried some day.
-type peak struct{ word atomic.Uint64 }
-
-// unsampled stands for the average of an endpoint that no sample came from.
-const unsampled = -1
-
-func packPeak(ms float64, now time.Duration) uint64 {
-	return uint64(math.Float32bits(float32(ms)))<<32 | uint64(uint32(now/time.Millisecond))
-}
-
-// seen has the time of an endpoint that is new to the policy begin.
-func (p *peak) seen(now time.Duration) {
-	if p.word.Load() == 0 {
-		p.word.CompareAndSwap(0, packPeak(unsampled, now))
-	}
-}
-
-// at returns the average in milliseconds.
-func (p *peak) at(now time.Duration, c *PeakEWMAConfig) float64 {
-	return peakOf(p.word.Load(), now, c)
-}
-
-func peakOf(word uint64, now time.Duration, c *PeakEWMAConfig) float64 {
-	ms := float64(math.Float32frombits(uint32(word >> 32)))
-	if word == 0 || ms < 0 {
-		ms = float64(c.Unknown) / float64(time.Millisecond)
-	}
-	if t := peakAge(word, now); t > 0 {
-		ms *= math.Exp(-float64(t) / float64(c.Decay))
-	}
-	return ms
-}
-
-// peakAge returns how long ago the word's highest was sampled. A request that
-// ended meanwhile may have stamped it after this one read its clock.
-func peakAge(word uint64, now time.Duration) time.Duration {
-	if word == 0 {
-		return 0
-	}
-	return time.Duration(max(0, int32(uint32(now/time.Millisecond)-uint32(word)))) * time.Millisecond
-}
-
-// age returns the seconds since the highest sample, Absent if there is none.
-func (p *peak) age(now time.Duration) float64 {
-	w := p.word.Load()
-	if w == 0 || math.Float32frombits(uint32(w>>32)) < 0 {
-		return Absent
-	}
-	return peakAge(w, now).Seconds()
-}
-
-// answered takes a sample. The first replaces Unknown whatever it is.
-func (p *peak) answered(now, sample time.Duration, c *PeakEWMAConfig) {
-	old := p.word.Load()
-	if old == 0 || math.Float32frombits(uint32(old>>32)) < 0 {
-		if p.word.CompareAndSwap(old, packPeak(float64(sample)/float64(time.Millisecond), now)) {
-			return
-		}
-	}
-	p.atLeast(now, sample, c)
-}
-
-// atLeast takes a sample that only counts if it is above the average. One that
-// loses a race looks again: what beat it may be a lower one.
-func (p *peak) atLeast(now, sample time.Duration, c *PeakEWMAConfig) {
-	ms := float64(sample) / float64(time.Millisecond)
-	for {
-		old := p.word.Load()
-		if ms <= peakOf(old, now, c) || p.word.CompareAndSwap(old, packPeak(ms, now)) {
-			return
-		}
-	}
-}
-
-// failed undoes what was forgotten since the highest sample: time spent on
-// failing is not time in which the endpoint got better.
-func (p *peak) failed(now time.Duration) {
-	old := p.word.Load()
-	ms := float64(math.Float32frombits(uint32(old >> 32)))
-	if old == 0 {
-		ms = unsampled
-	}
-	if old == 0 || peakAge(old, now) > 0 {
-		p.word.CompareAndSwap(old, packPeak(ms, now))
 	}
 }

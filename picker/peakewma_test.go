@@ -292,7 +292,7 @@ func TestPeakExplain(t *testing.T) {
 		t.Fatalf("%+v", x)
 	}
 	for i, want := range []map[string]float64{
-		{"in_flight": 0, "weight": 1, "peak_ms": 1000, "peak_age_s": Absent, "score": 1000},
+		{"in_flight": 0, "weight": 1, "peak_ms": 2 * 200 / math.E, "peak_age_s": Absent, "score": 2 * 200 / math.E},
 		{"in_flight": 6, "weight": 3, "peak_ms": 200 / math.E, "peak_age_s": 10, "score": 200 / math.E * (1 + 6*2/3)},
 	} {
 		got := map[string]float64{"score": x.Candidates[i].Score}
@@ -305,6 +305,24 @@ func TestPeakExplain(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestPeakNewcomer: one without a sample neither wins every pick nor starves
+// beside endpoints that are much faster than Unknown.
+func TestPeakNewcomer(t *testing.T) {
+	eps := equal(2)
+	p := peakPolicy(t, 10*time.Second, time.Second)
+	k := p.Build(eps)
+	eps[0].mind.peak.answered(now, ms, &p.cfg)
+	if e, _ := k.Pick(Request{Now: now}); e != eps[0] {
+		t.Error("it wins against an idle endpoint that is known to be fast")
+	}
+	hold(eps[0], 2)
+	if e, _ := k.Pick(Request{Now: now}); e != eps[1] {
+		t.Error("it is not tried beside a busy endpoint")
+	}
+	eps[0].mind.peak.answered(now, 10*time.Second, &p.cfg)
+	around(t, "peak_ms beside a very slow one", k.Explain(Request{Now: now}).Candidates[1].Terms[2].Value, 1000, 1)
 }
 
 // TestPeakDoneDoesNotAllocate: it is called for every request.

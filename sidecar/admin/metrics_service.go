@@ -45,6 +45,10 @@ func balanceMetrics(t *table[serviceView]) {
 		func(v view) float64 { return float64(v.Retries) })
 	t.add(counter, "service_retries_denied_total", "Retries that the retry budget forbade.",
 		func(v view) float64 { return float64(v.BudgetSpent) })
+	t.add(counter, "service_pinned_total", "Requests that went where their affinity cookie says.",
+		func(v view) float64 { return float64(v.Pinned) })
+	t.add(counter, "service_pin_missed_total", "Requests whose affinity cookie names an endpoint that could not take them.",
+		func(v view) float64 { return float64(v.PinMissed) })
 	t.addBy(counter, "reason", "service_refused_total", "Our own 503 answers by their Outrigger-Reason.",
 		func(v view, emit func(float64, ...string)) {
 			for reason, n := range v.Refused {

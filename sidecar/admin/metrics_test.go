@@ -71,6 +71,8 @@ func TestMetrics(t *testing.T) {
 		service_attempts_total{service="web"} 3
 		service_retries_total{service="web"} 0
 		service_retries_denied_total{service="web"} 0
+		service_pinned_total{service="web"} 0
+		service_pin_missed_total{service="web"} 0
 		queue_waiting{service="web"} 0
 		queue_served_total{service="web"} 0
 		queue_overflowed_total{service="web"} 0
