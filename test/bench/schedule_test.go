@@ -11,7 +11,7 @@ import (
 
 func TestBurstsAreAsLongAndAsStrongAsTheModelSays(t *testing.T) {
 	const life = 100 * time.Hour
-	all := bursts(rand.New(rand.NewPCG(1, 2)), life)
+	all := bursts(rand.New(rand.NewPCG(1, 2)), groups+1, life)[groups]
 	var last, on time.Duration
 	for _, b := range all {
 		if b.from < last || b.to < b.from || b.to > life || b.share < stealLeast || b.share > stealMost {
@@ -19,7 +19,7 @@ func TestBurstsAreAsLongAndAsStrongAsTheModelSays(t *testing.T) {
 		}
 		last, on = b.to, on+b.to-b.from
 	}
-	want := burstMean.Seconds() / (burstMean + calmMean).Seconds()
+	const want = 1.0 / groups
 	if got := on.Seconds() / life.Seconds(); math.Abs(got-want) > 0.01 {
 		t.Errorf("a neighbour is busy %.3f of the time, want %.3f", got, want)
 	}
@@ -106,13 +106,18 @@ func TestScenesRepeatAndAreSteady(t *testing.T) {
 	if c := newScene(8, fleetCores(), warm, run); reflect.DeepEqual(a.bursts, c.bursts) || reflect.DeepEqual(a.arrivals(300), c.arrivals(300)) {
 		t.Error("two seeds made one scene")
 	}
-	var first scene
-	for i := range fleetCores() {
-		first.bursts = append(first.bursts, bursts(rand.New(rand.NewPCG(7, uint64(1+i))), warm+run))
+	var total float64
+	for _, c := range fleetCores() {
+		total += c
 	}
-	first.warm, first.run = warm, run
-	if a.swing(fleetCores()) > first.swing(fleetCores()) || a.swing(fleetCores()) > 0.2 {
-		t.Errorf("swing %.3f, of the first draw %.3f", a.swing(fleetCores()), first.swing(fleetCores()))
+	for at := time.Duration(0); at+time.Second <= warm+run; at += time.Second / 4 {
+		var sum float64
+		for i, c := range fleetCores() {
+			sum += c * stolen(a.bursts[i], at, at+time.Second) / total
+		}
+		if sum < stealLeast/groups-1e-9 || sum > stealMost/groups+1e-9 {
+			t.Errorf("at %v neighbours take %.3f of the fleet", at, sum)
+		}
 	}
 	noisy := 0
 	for i, all := range a.bursts {
@@ -123,7 +128,7 @@ func TestScenesRepeatAndAreSteady(t *testing.T) {
 			noisy++
 		}
 	}
-	if noisy < len(fleetCores())/2 {
+	if noisy < len(fleetCores()) {
 		t.Errorf("only %d of %d machines ever have noise", noisy, len(fleetCores()))
 	}
 }
@@ -139,12 +144,19 @@ func TestRateIsOfWhatNeighboursLeave(t *testing.T) {
 	}
 }
 
-func TestBothProcessorsCarryAsMuch(t *testing.T) {
+func TestProcessorsAndGroupsCarryAsMuch(t *testing.T) {
 	var sum [2]float64
+	var group [groups]float64
 	for i, c := range fleetCores() {
 		sum[i%2] += c
+		group[i%groups] += c
 	}
-	if sum[0] != sum[1] || sum[0] > 0.75 { // the rest is for proxies, agents and load
+	for _, g := range group {
+		if math.Abs(g-group[0]) > 1e-9 {
+			t.Errorf("groups of %v cores", group)
+		}
+	}
+	if math.Abs(sum[0]-sum[1]) > 1e-9 || sum[0] > 0.75 { // the rest is for proxies, agents and load
 		t.Errorf("quotas of %v cores", sum)
 	}
 }
