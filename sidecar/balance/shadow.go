@@ -134,7 +134,8 @@ func (t *tally) count(c comparison) {
 // which is processor sharing (Kleinrock, Queueing Systems 2, 1976): up to C
 // requests run at full speed, more share what there is. n is what this sidecar
 // has there, and what others had by the newest report; C what the report says
-// that the backend sustains at once, else the cores it could use, else 1.
+// that the backend sustains at once, else the cores it could use, and at least
+// 1: with less than a core one request alone is slow already, which alone tells.
 //
 // Its limits: picks that the shadow would have sent elsewhere would have changed
 // the fleet for those after them, which no prediction from this one can tell;
@@ -206,12 +207,8 @@ func slowdown(e *picker.Endpoint, more int, now time.Duration) float64 {
 			c = l.Cores
 		}
 	}
-	return max(1, n/max(minCapacity, c))
+	return max(1, n/max(1, c))
 }
-
-// minCapacity keeps a backend that reports next to none from being predicted to
-// take for ever: the resource policy's floor.
-const minCapacity = 0.05
 
 // pace is a moving average in seconds that forgets as Endpoint.Latency does:
 // with a time constant of 10 s, and a sample weighs 1/64 at least. One word,
