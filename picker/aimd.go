@@ -38,7 +38,7 @@ func (a *aimd) observe(now, age, budget time.Duration, n int64, failed bool) {
 	cut := uint32(old)
 	if failed || float64(age) > aimdSlow*float64(budget) {
 		ms := uint32(now / time.Millisecond)
-		if old != 0 && time.Duration(int32(ms-cut))*time.Millisecond < aimdPause {
+		if since := int32(ms - cut); old != 0 && since >= 0 && time.Duration(since)*time.Millisecond < aimdPause {
 			return
 		}
 		limit, cut = max(1, limit*aimdLess), ms

@@ -22,7 +22,7 @@ type mind struct {
 // count half after paceHalf, and all of them together as paceMost at most.
 //
 // One word: the mean in milliseconds (float32), the samples' count (14 bits, in
-// 1/256) and the time (18 bits, in 64 ms, wrapping after 4.6 hours). An update
+// 1/256) and the time (18 bits, in half seconds, wrapping after 36 hours). An update
 // that loses a race is dropped: it is a statistic.
 type pace struct{ word atomic.Uint64 }
 
@@ -30,7 +30,8 @@ const (
 	paceHalf  = 20 * time.Second
 	paceMost  = 50
 	paceUnit  = 256
-	paceStep  = 64 * time.Millisecond
+	paceStep  = 500 * time.Millisecond
+	paceAhead = 16 // steps that a stamp may be ahead of a clock read before it
 	paceClock = 1<<18 - 1
 )
 
@@ -41,7 +42,7 @@ func (p *pace) get(now time.Duration) (mean, count float64) {
 		return 0, 0
 	}
 	steps := (uint32(now/paceStep) - uint32(w)) & paceClock
-	if steps > paceClock/2 { // a stamp from just ahead
+	if steps > paceClock-paceAhead {
 		steps = 0
 	}
 	count = float64(uint32(w)>>18) / paceUnit
@@ -82,8 +83,18 @@ func (f *failures) get(now time.Duration) float64 {
 
 // failAge is the age of the word in units of failMemory.
 func failAge(w uint64, now time.Duration) float64 {
-	ms := max(0, int32(uint32(now/time.Millisecond)-uint32(w)))
+	ms := since(now, uint32(w))
 	return float64(ms) * float64(time.Millisecond) / float64(failMemory)
+}
+
+// since returns the milliseconds from a stamp until now, 0 for one that is up to
+// a minute ahead: clocks are read before words are.
+func since(now time.Duration, stamp uint32) uint32 {
+	ms := uint32(now/time.Millisecond) - stamp
+	if ms > math.MaxUint32-60_000 {
+		return 0
+	}
+	return ms
 }
 
 func (f *failures) observe(now time.Duration, failed bool) {

@@ -34,8 +34,13 @@ func TestPace(t *testing.T) {
 	around(t, "mean after many", m, 5, 0.01)
 	around(t, "count after many", n, paceMost, 0.01)
 	// From just ahead is of this moment; long ago counts as next to nothing.
-	if _, n := p.get(now); n < paceMost/2 {
+	if _, n := p.get(now + paceHalf - 5*time.Second); n < paceMost-1 {
 		t.Errorf("a sample from ahead counts %v", n)
+	}
+	for _, idle := range []time.Duration{time.Hour, 3 * time.Hour, 30 * time.Hour} {
+		if _, n := p.get(now + idle); n > 0.01 {
+			t.Errorf("after %v the samples count %v", idle, n)
+		}
 	}
 	if _, n := p.get(now + 10*time.Minute); n > 0.01 {
 		t.Errorf("after ten minutes the samples count %v", n)
@@ -80,6 +85,30 @@ func TestFailureShare(t *testing.T) {
 		sum += f.get(at)
 	}
 	around(t, "mean share", sum/n, 0.3, 0.03)
+}
+
+// TestFailuresFade over any time that the clock's word can tell.
+func TestFailuresFade(t *testing.T) {
+	var f failures
+	f.observe(now, true)
+	for _, idle := range []time.Duration{time.Hour, 25 * 24 * time.Hour, 40 * 24 * time.Hour} {
+		if got := f.get(now + idle); got > 1e-6 {
+			t.Errorf("after %v it reads %v", idle, got)
+		}
+	}
+	if got := f.get(now - time.Second); got != failMost {
+		t.Errorf("from just ahead it reads %v", got)
+	}
+}
+
+// TestAIMDFallsAgain also when the last cut is long ago.
+func TestAIMDFallsAgain(t *testing.T) {
+	for _, idle := range []time.Duration{time.Second, 24 * time.Hour, 26 * 24 * time.Hour} {
+		var a aimd
+		a.observe(now, 0, time.Second, 1, true)
+		a.observe(now+idle, 0, time.Second, 1, true)
+		around(t, "limit after "+idle.String(), a.limit(), aimdFirst*aimdLess*aimdLess, 1e-3)
+	}
 }
 
 func TestAIMD(t *testing.T) {

@@ -29,8 +29,5 @@ func othersOf(word uint64, now time.Duration) (n, age float32, ok bool) {
 		return 0, 0, false
 	}
 	n = math.Float32frombits(uint32(word >> 32))
-	// Reports and picks read the clock independently: a sample from just ahead
-	// is of this moment.
-	age = float32(max(0, int32(uint32(now/time.Millisecond)-uint32(word))))
-	return n, age, true
+	return n, float32(since(now, uint32(word))), true
 }

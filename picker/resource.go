@@ -165,6 +165,9 @@ func (p *resourcePicker) Pick(r Request) (*Endpoint, bool) {
 	if e := p.stale(t, &r, &d); e != nil && !p.Vetoes(e, r.Now) {
 		return e, true
 	}
+	if e := p.fresh(t, &r, &d); e != nil && !p.Vetoes(e, r.Now) {
+		return e, true
+	}
 	veto := func(e *Endpoint) bool { return p.Vetoes(e, r.Now) }
 	return scanUnless(veto, p.slots, &r, p.policy.rand)
 }
@@ -234,31 +237,3 @@ func (t *table) trust(age float32) float32 {
 // score is the formula's. Idle counts as a quarter of a request, so that a
 // small idle endpoint and a large one do not tie.
 func (c *rated) score(n float32) float32 { return c.cost * (0.25 + n*c.perRoom) }
-
-// Vetoes implements Vetoer: memory, or nobody listening, by a report that has
-// not expired.
-func (p *resourcePicker) Vetoes(e *Endpoint, now time.Duration) bool {
-	return p.policy.cfg.vetoes(e.Load(), now)
-}
-
-func (c *ResourceConfig) vetoes(l *Load, now time.Duration) bool {
-	return l != nil && now < l.Expires && (l.Mem >= c.MemoryVeto || !l.Listening)
-}
-
-// Mode implements Picker.
-func (p *resourcePicker) Mode(now time.Duration) string {
-	known := 0
-	for _, s := range p.slots {
-		if l := s.ep.Load(); l != nil && now < l.Expires {
-			known++
-		}
-	}
-	switch known {
-	case 0:
-		return "no live figures: weighted least-conn over a few draws"
-	case len(p.slots):
-		return "requests per free capacity"
-	default:
-		return fmt.Sprintf("requests per free capacity, %d of %d with live figures", known, len(p.slots))
-	}
-}

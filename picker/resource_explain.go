@@ -77,3 +77,31 @@ func vetoReason(l *Load) string {
 	}
 	return fmt.Sprintf("memory at %.0f %% of its limit", 100*l.Mem)
 }
+
+// Vetoes implements Vetoer: memory, or nobody listening, by a report that has
+// not expired.
+func (p *resourcePicker) Vetoes(e *Endpoint, now time.Duration) bool {
+	return p.policy.cfg.vetoes(e.Load(), now)
+}
+
+func (c *ResourceConfig) vetoes(l *Load, now time.Duration) bool {
+	return l != nil && now < l.Expires && (l.Mem >= c.MemoryVeto || !l.Listening)
+}
+
+// Mode implements Picker.
+func (p *resourcePicker) Mode(now time.Duration) string {
+	known := 0
+	for _, s := range p.slots {
+		if l := s.ep.Load(); l != nil && now < l.Expires {
+			known++
+		}
+	}
+	switch known {
+	case 0:
+		return "no live figures: weighted least-conn over a few draws"
+	case len(p.slots):
+		return "requests per free capacity"
+	default:
+		return fmt.Sprintf("requests per free capacity, %d of %d with live figures", known, len(p.slots))
+	}
+}

@@ -24,25 +24,29 @@ func (p *resourcePicker) Sent(e *Endpoint, now time.Duration) float32 {
 
 // Done implements Observer.
 func (p *resourcePicker) Done(e *Endpoint, now time.Duration, sent float32, r Result) {
-	if r.Budget > 0 && r.Outcome != Ignore && !p.table.Load().seeing {
-		e.mind.aimd.observe(now, r.Age, r.Budget, e.inFlight.Load(), r.Outcome != Success)
+	took := r.FirstByte // the rest is up to the client
+	if took == 0 {
+		took = r.Age
+	}
+	// Who left early says nothing; who left late, that it was slow.
+	late := float64(took) > aimdSlow*float64(r.Budget)
+	if r.Budget > 0 && (r.Outcome != Ignore || late) && !p.table.Load().seeing {
+		e.mind.aimd.observe(now, took, r.Budget, e.inFlight.Load(), r.Outcome != Success)
 	}
 	switch r.Outcome {
 	case Success:
 		p.paced(e, now, sent, r.FirstByte, false)
 		e.mind.failures.observe(now, false)
-		return
 	case Drop:
 		e.ghosts.add(now, r.Age)
-		return
 	case Failure:
 		e.ghosts.add(now, r.Age)
 		e.mind.failures.observe(now, true)
 		p.urgent.Store(true)
-	}
-	// What got no answer would have taken longer still.
-	if r.FirstByte == 0 {
-		p.paced(e, now, sent, r.Age, true)
+	case Ignore:
+		if r.FirstByte == 0 { // an answer would have taken longer still
+			p.paced(e, now, sent, r.Age, true)
+		}
 	}
 }
 
@@ -58,10 +62,20 @@ func (p *resourcePicker) paced(e *Endpoint, now time.Duration, sent float32, too
 		thread = p.table.Load().why[i].thread
 	}
 	ms := float64(took) / float64(time.Millisecond) * thread / max(1, crowd)
-	if mean, _ := e.mind.pace.get(now); !least || ms > mean {
-		e.mind.pace.observe(now, ms)
+	mean, _ := e.mind.pace.get(now)
+	if least {
+		// Bounded, for the reason may have been another: a client that uploads
+		// slowly, or one that waits for news.
+		if ms = min(ms, paceLeastMost*p.table.Load().pace); ms <= mean {
+			return
+		}
 	}
+	e.mind.pace.observe(now, ms)
 }
+
+// paceLeastMost is how many times the mean of all a request counts as at most
+// that its client gave up.
+const paceLeastMost = 10
 
 // Reported implements Observer: e joins the freshest unless it is there.
 func (p *resourcePicker) Reported(e *Endpoint, now time.Duration) {
@@ -91,6 +105,9 @@ func (p *resourcePicker) Wait(e *Endpoint, now time.Duration) time.Duration {
 		return 0
 	}
 	t := p.table.Load()
+	if now-t.at > 10*p.every() {
+		return 0 // after a pause: what was is over
+	}
 	if !t.seeing {
 		if float64(e.inFlight.Load()) >= e.mind.aimd.limit() {
 			return math.MaxInt64
@@ -99,5 +116,9 @@ func (p *resourcePicker) Wait(e *Endpoint, now time.Duration) time.Duration {
 	}
 	y := &t.why[i]
 	over := (float64(t.crowd(&t.rated[i], now))+1)/y.conc - 1
-	return time.Duration(t.pace * y.slowness / y.thread * max(0, over) * float64(time.Millisecond))
+	ms := t.pace * y.slowness / y.thread * max(0, over)
+	if !(ms < 1e9) { // also of absurd figures
+		return math.MaxInt64
+	}
+	return time.Duration(ms * float64(time.Millisecond))
 }

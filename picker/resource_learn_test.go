@@ -253,3 +253,128 @@ func TestResourceDue(t *testing.T) {
 		t.Error("of ten thousand the tables are due every 100 ms")
 	}
 }
+
+// TestResourceHungBackend: what piles up at one backend is not expected at the
+// others, and turns nobody away from them.
+func TestResourceHungBackend(t *testing.T) {
+	eps := equal(20)
+	for i, e := range eps {
+		e.SetLoad(live(4, 4, float64(i%4)))
+	}
+	k := rate(t, 8, eps)
+	for range 20 {
+		for _, e := range eps {
+			done(k, e, now, Success, 20*time.Millisecond)
+		}
+	}
+	for _, stuck := range []float64{1e3, 1e6, 1e9} {
+		eps[3].SetLoad(live(4, 4, stuck))
+		heard(k, eps, now)
+		later := now + 400*time.Millisecond
+		if w := k.Wait(eps[5], later); w > 20*time.Millisecond {
+			t.Errorf("%v stuck at one: %v foretold at another", stuck, w)
+		}
+		if got := count(t, k, eps, 2000, Request{Now: now}); got[3] > 0 {
+			t.Errorf("the hung one got %d", got[3])
+		}
+	}
+}
+
+// TestResourceOneAbort: one request that was given up after a long time takes
+// little away from an endpoint that is known to be well.
+func TestResourceOneAbort(t *testing.T) {
+	eps := equal(10)
+	for _, e := range eps {
+		e.SetLoad(live(2, 2, 0))
+	}
+	k := rate(t, 8, eps)
+	for range 60 {
+		for _, e := range eps {
+			done(k, e, now, Success, 10*time.Millisecond)
+		}
+	}
+	heard(k, eps, now)
+	k.Done(eps[0], now, 1, Result{Outcome: Ignore, Age: time.Minute})
+	heard(k, eps, now)
+	if b := term(t, k, eps[0], now, "slowness"); b < 1 || b > 1.5 {
+		t.Errorf("slowness %v", b)
+	}
+}
+
+// TestResourceForgives: a backend that timed out again and again is tried like
+// others soon after; one from which clients ran away, or that answered very
+// late, some minutes after.
+func TestResourceForgives(t *testing.T) {
+	for name, c := range map[string]struct {
+		r      Result
+		after  time.Duration
+		before float64 // slowness at first, at least
+	}{
+		"time-outs": {Result{Outcome: Failure, Age: 5 * time.Second}, 30 * time.Second, 1},
+		"left":      {Result{Outcome: Ignore, Age: 5 * time.Second}, 3 * time.Minute, 2},
+		"late":      {Result{Outcome: Success, FirstByte: 5 * time.Second}, 5 * time.Minute, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eps, at := equal(5), now
+			k := rate(t, 8, eps)
+			others := func() {
+				for _, e := range eps[1:] {
+					done(k, e, at, Success, 10*time.Millisecond)
+				}
+				k.Refresh(at)
+			}
+			for range 50 {
+				done(k, eps[0], at, Success, 10*time.Millisecond)
+				others()
+			}
+			for range 20 {
+				at += 500 * time.Millisecond
+				k.Done(eps[0], at, 1, c.r)
+				others()
+			}
+			if b := slowness(eps[0], k.table.Load().pace, at); b < c.before {
+				t.Errorf("slowness after 10 s of it: %v", b)
+			}
+			for range int(c.after / time.Second) {
+				at += time.Second
+				others()
+			}
+			if r := &k.table.Load().rated[0]; r.cost > 1.5*k.table.Load().rated[1].cost {
+				t.Errorf("after %v it costs %v, the others %v", c.after, r.cost, k.table.Load().rated[1].cost)
+			}
+		})
+	}
+}
+
+// TestResourceWaitBounds: absurd figures foretell a long wait, never a negative
+// one; old tables none.
+func TestResourceWaitBounds(t *testing.T) {
+	eps := equal(2)
+	for _, e := range eps {
+		e.SetLoad(live(leastCores, leastCores, 1e6))
+	}
+	k := rate(t, 8, eps)
+	k.Done(eps[0], now, 0, Result{Outcome: Success, FirstByte: 1000 * time.Hour})
+	k.Refresh(now)
+	if w := k.Wait(eps[0], now); w < time.Hour {
+		t.Errorf("foretold: %v", w)
+	}
+	if w := k.Wait(eps[0], now+time.Second); w != 0 {
+		t.Errorf("foretold by a table of long ago: %v", w)
+	}
+}
+
+// TestResourceSeesThroughVetoes: vetoed endpoints have told, too.
+func TestResourceSeesThroughVetoes(t *testing.T) {
+	eps := equal(3)
+	for i, e := range eps {
+		l := live(2, 2, 0)
+		if i > 0 {
+			l.Mem = 0.95
+		}
+		e.SetLoad(l)
+	}
+	if k := rate(t, 8, eps); !k.table.Load().seeing {
+		t.Error("it goes by its own limit beside fresh reports")
+	}
+}

@@ -18,13 +18,16 @@ const (
 	// one. PICKING.md has 0; by test/sim, 90 % load, p99 with a fifth of the agents
 	// silent, and with all: 0: 692 ms and a time-out, 0.3: 383 and 667, 0.5: 420
 	// and 646, 1: 595 and 642.
-	paceBlind  = 0.4
-	wellFrom   = 0.98 // success share that is no reason for less
-	minHealth  = 0.005
-	memoryBand = 0.12 // of the limit, below the veto
-	minMemory  = 0.01
-	staySmooth = 0.1
-	firstStay  = 100 * time.Millisecond // ours, until there is a latency
+	paceBlind    = 0.4
+	wellFrom     = 0.98 // success share that is no reason for less
+	minHealth    = 0.005
+	memoryBand   = 0.12 // of the limit, below the veto
+	minMemory    = 0.01
+	staySmooth   = 0.1
+	outlier      = 4 // ours: times what the middle endpoint has for its share
+	outlierLeast = 4 // requests that are no outlier anywhere
+	leastCores   = 0.001
+	firstStay    = 100 * time.Millisecond // ours, until there is a latency
 )
 
 // state is how a pick may use an endpoint.
@@ -117,32 +120,18 @@ func newTable(p *resourcePicker, now time.Duration) *table {
 	m := p.means(now)
 	t.pace = m.pace
 	t.perStay = float32(1 / p.policy.stay.smooth(m.stay))
-	var all, stale, others float64
-	fresh := make([]float64, 0, len(p.slots))
+	var all, stale float64
 	for i := range p.slots {
 		c := p.rate(t, i, m, now)
 		all += float64(c.share)
 		if c.state == isStale {
 			stale += float64(c.share)
 		}
-		if o, _, ok := othersOf(c.ep.others.Load(), now); ok && c.state == isFresh {
-			others += float64(o)
-			fresh = append(fresh, float64(c.share))
-		}
 	}
-	t.seeing = 2*len(fresh) >= len(t.rated)
 	if all > 0 {
-		var sum float64
-		for _, x := range fresh {
-			sum += x
-		}
-		for i := range t.rated {
-			if c := &t.rated[i]; sum > 0 && c.state == isFresh {
-				c.expect = float32(float64(c.share) / sum * others)
-			}
-		}
 		t.staleBelow = uint32(min(stale/all*(1<<32), 1<<32-1))
 	}
+	t.expect(now)
 	t.fresh, t.stale = newDrawer(t.rated, isFresh), newDrawer(t.rated, isStale)
 	if t.stale.empty() {
 		t.staleBelow = 0
@@ -202,6 +191,7 @@ func (p *resourcePicker) rate(t *table, i int, m means, now time.Duration) *rate
 	if y.cores <= 0 {
 		y.cores = 1 // nobody tells: all are alike but for their weights
 	}
+	y.cores = max(leastCores, y.cores)
 	y.thread, y.conc = min(1, y.cores), max(1, y.cores)
 	if l != nil && l.Conc > 0 {
 		y.conc = max(y.conc, l.Conc)
@@ -240,7 +230,8 @@ func slowness(e *Endpoint, g float64, now time.Duration) float64 {
 	}
 	prior := float64(paceTrust)
 	if m > 2*g {
-		prior *= 2 * g / m
+		// As the samples fade the prior comes back: who was slow is tried again.
+		prior *= min(1, 2*g/m/min(1, n))
 	}
 	x := (n*m + prior*g) / (n + prior)
 	return min(paceSlowest, max(paceFastest, x/g))

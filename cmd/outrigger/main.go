@@ -31,7 +31,9 @@ func commands() []command {
 		{"sidecar", "run the proxy beside a client app", runSidecar},
 		{"agent", "publish a backend's CPU and memory figures", runAgent},
 		{"check", "validate configuration files and print what they mean", runCheck},
+		{"explain", "show why a sidecar picks the endpoint it picks", runExplain},
 		{"status", "show a running sidecar's endpoints", runStatus},
+		{"simulate", "compare policies and limits on a simulated fleet", runSimulate},
 		{"demo", "watch the whole thing work on a real Consul", runDemo},
 		{"version", "print the version", runVersion},
 	}

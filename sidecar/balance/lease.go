@@ -177,13 +177,19 @@ func (b *Balancer) try(k *Key, now time.Duration) (Lease, Reason, bool) {
 		return l, 0, true
 	}
 	r := picker.Request{Key: k.Hash, Now: now, Tried: k.Tried}
+	tooLong := false
 	for range races {
 		ep, ok := s.picker.Pick(r)
 		if !ok {
 			return b.otherwise(s, k, now)
 		}
 		if b.tooLong(s, ep, k, now) {
-			return Lease{}, Saturated, false // the others are no better: it was the best
+			tooLong = true
+			r.Tried.Add(ep)
+			continue
+		}
+		if k.Tried.Has(ep) {
+			continue // forgotten by r.Tried, which is bounded
 		}
 		c := s.shadow.compare(ep, &r)
 		m := ep.Owner.(*member)
@@ -192,6 +198,9 @@ func (b *Balancer) try(k *Key, now time.Duration) (Lease, Reason, bool) {
 			return l, 0, true
 		}
 		r.Tried.Add(ep)
+	}
+	if tooLong {
+		return Lease{}, Saturated, false // the best few would have it wait
 	}
 	off := int(b.env.Rand(uint32(len(s.ready))))
 	for i := range s.ready {

@@ -345,7 +345,8 @@ func TestSlowdown(t *testing.T) {
 		{"cores to spare", figures(-1, -1, 4, -1, -1), 1, 1, 1},
 		{"available", figures(-1, -1, 4, 2, -1), 5, 1, 3},
 		{"what it sustains", figures(-1, -1, 4, 2, 3), 5, 1, 2},
-		{"next to nothing", figures(-1, -1, 4, .001, -1), 0, 1, 20},
+		{"next to nothing", figures(-1, -1, 4, .001, -1), 0, 1, 1},
+		{"less than a core", figures(-1, -1, 4, .5, -1), 2, 1, 3},
 		{"nothing", figures(-1, -1, 0, 0, 0), 3, 1, 4},
 	} {
 		e := picker.NewEndpoint("x", "x", 1, 0, nil)

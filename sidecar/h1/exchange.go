@@ -147,6 +147,9 @@ func (c *conn) tryOnce(fresh bool) (step, failure, error) {
 		st, f := c.broke(u, f, err)
 		return st, f, nil
 	}
+	if c.rq.streams { // how long the client took to send is not the backend's doing
+		sentAt = min(c.now, max(sentAt, time.Duration(c.upload.endedAt.Load())))
+	}
 	c.rq.times.firstByte = c.now - sentAt
 	st, f := c.answered(u, sentAt)
 	return st, f, nil
