@@ -11,7 +11,6 @@ import (
 type mind struct {
 	pace     pace
 	failures failures
-	aimd     aimd
 	place    atomic.Int32 // in the newest resource picker
 	peak     peak         // of peak_ewma
 }

@@ -107,36 +107,42 @@ func TestAIMDFallsAgain(t *testing.T) {
 		var a aimd
 		a.observe(now, 0, time.Second, 1, true)
 		a.observe(now+idle, 0, time.Second, 1, true)
-		around(t, "limit after "+idle.String(), a.limit(), aimdFirst*aimdLess*aimdLess, 1e-3)
+		around(t, "limit after "+idle.String(), a.limit(1), aimdFirst*aimdLess*aimdLess, 1e-3)
 	}
 }
 
 func TestAIMD(t *testing.T) {
 	var a aimd
 	const budget = time.Second
-	ok := func(at time.Duration, n int64) { a.observe(at, 100*time.Millisecond, budget, n, false) }
-	slow := func(at time.Duration) { a.observe(at, 301*time.Millisecond, budget, 1, false) }
+	ok := func(at time.Duration) { a.observe(at, 100*time.Millisecond, budget, 2, false) }
+	slow := func(at time.Duration) { a.observe(at, 301*time.Millisecond, budget, 2, false) }
 
-	ok(now, aimdFirst-3)
-	if a.limit() != aimdFirst {
-		t.Errorf("far below the limit it moved to %v", a.limit())
+	around(t, "first limit", a.limit(2), 2*aimdFirst, 0)
+	a.flying.Store(aimdFirst)
+	ok(now)
+	if a.limit(2) != 2*aimdFirst || a.full(2) {
+		t.Errorf("far below the limit it moved to %v, full: %v", a.limit(2), a.full(2))
 	}
-	for range aimdFirst {
-		ok(now, 20)
+	a.flying.Store(2 * aimdFirst)
+	if !a.full(2) {
+		t.Error("not full at the limit")
 	}
-	around(t, "limit after as many as itself", a.limit(), aimdFirst+1, 0.1)
+	for range 2 * aimdFirst {
+		ok(now)
+	}
+	around(t, "limit after as many as itself", a.limit(2), 2*aimdFirst+1, 0.1)
 
-	was := a.limit()
+	was := a.limit(2)
 	slow(now)
-	around(t, "after a slow one", a.limit(), was*aimdLess, 1e-3)
+	around(t, "after a slow one", a.limit(2), was*aimdLess, 1e-3)
 	slow(now + aimdPause - 1)
-	around(t, "after another at once", a.limit(), was*aimdLess, 1e-3)
-	a.observe(now+aimdPause, time.Millisecond, budget, 1, true)
-	around(t, "after a failure", a.limit(), was*aimdLess*aimdLess, 1e-3)
+	around(t, "after another at once", a.limit(2), was*aimdLess, 1e-3)
+	a.observe(now+aimdPause, time.Millisecond, budget, 2, true)
+	around(t, "after a failure", a.limit(2), was*aimdLess*aimdLess, 1e-3)
 	for i := range 100 {
 		slow(now + time.Duration(i+2)*aimdPause)
 	}
-	around(t, "least", a.limit(), 1, 1e-6)
+	around(t, "least", a.limit(2), 1, 1e-6)
 }
 
 func TestOthers(t *testing.T) {

@@ -54,6 +54,7 @@ type resource struct {
 	cfg  ResourceConfig
 	rand Rand
 	stay stay
+	aimd aimd
 }
 
 func newResource(c ResourceConfig, rand Rand) Policy { return &resource{cfg: c, rand: rand} }

@@ -29,7 +29,7 @@ func (t *table) expect(now time.Duration) {
 		return
 	}
 	slices.SortFunc(all, func(a, b told) int { return cmp.Compare(a.others*b.share, b.others*a.share) })
-	middle := all[len(all)/2]
+	middle := all[(len(all)-1)/2] // of two the lower: the other may be the one that hangs
 	var others, share, most float64
 	for _, x := range all {
 		o := min(x.others, outlierLeast+outlier*middle.others/middle.share*x.share)

@@ -14,6 +14,11 @@ func (p *resourcePicker) at(e *Endpoint) (int, bool) {
 // Sent implements Observer: the congestion that the request meets, in requests
 // per one that the backend serves without slowing down.
 func (p *resourcePicker) Sent(e *Endpoint, now time.Duration) float32 {
+	p.policy.aimd.flying.Add(1)
+	return p.congestion(e, now)
+}
+
+func (p *resourcePicker) congestion(e *Endpoint, now time.Duration) float32 {
 	i, ok := p.at(e)
 	if !ok {
 		return 0
@@ -24,6 +29,7 @@ func (p *resourcePicker) Sent(e *Endpoint, now time.Duration) float32 {
 
 // Done implements Observer.
 func (p *resourcePicker) Done(e *Endpoint, now time.Duration, sent float32, r Result) {
+	defer p.policy.aimd.flying.Add(-1)
 	took := r.FirstByte // the rest is up to the client
 	if took == 0 {
 		took = r.Age
@@ -31,7 +37,7 @@ func (p *resourcePicker) Done(e *Endpoint, now time.Duration, sent float32, r Re
 	// Who left early says nothing; who left late, that it was slow.
 	late := float64(took) > aimdSlow*float64(r.Budget)
 	if r.Budget > 0 && (r.Outcome != Ignore || late) && !p.table.Load().seeing {
-		e.mind.aimd.observe(now, took, r.Budget, e.inFlight.Load(), r.Outcome != Success)
+		p.policy.aimd.observe(now, took, r.Budget, len(p.slots), r.Outcome != Success)
 	}
 	switch r.Outcome {
 	case Success:
@@ -56,26 +62,34 @@ func (p *resourcePicker) paced(e *Endpoint, now time.Duration, sent float32, too
 	if took <= 0 {
 		return
 	}
-	crowd, thread := float64(sent+p.Sent(e, now))/2, 1.0
+	crowd, thread := float64(sent+p.congestion(e, now))/2, 1.0
 	if i, ok := p.at(e); ok {
 		// With less than a core C tells already how slow it is.
 		thread = p.table.Load().why[i].thread
 	}
 	ms := float64(took) / float64(time.Millisecond) * thread / max(1, crowd)
 	mean, _ := e.mind.pace.get(now)
+	g := p.table.Load().pace
 	if least {
 		// Bounded, for the reason may have been another: a client that uploads
 		// slowly, or one that waits for news.
-		if ms = min(ms, paceLeastMost*p.table.Load().pace); ms <= mean {
+		if ms = min(ms, paceLeastMost*g); ms <= mean {
 			return
 		}
+	} else if g > 0 {
+		ms = min(ms, paceMostMore*max(mean, g))
 	}
 	e.mind.pace.observe(now, ms)
 }
 
-// paceLeastMost is how many times the mean of all a request counts as at most
-// that its client gave up.
-const paceLeastMost = 10
+const (
+	// paceLeastMost is how many times the mean of all a request counts as at most
+	// that its client gave up.
+	paceLeastMost = 10
+	// paceMostMore is how many times the means one answer counts as at most: a
+	// single long poll is no slow backend, the second of a sleeper is one.
+	paceMostMore = 30
+)
 
 // Reported implements Observer: e joins the freshest unless it is there.
 func (p *resourcePicker) Reported(e *Endpoint, now time.Duration) {
@@ -95,27 +109,36 @@ func (p *resourcePicker) Reported(e *Endpoint, now time.Duration) {
 	p.ring[p.ringAt.Add(1)%ringSize].Store(int32(i))
 }
 
+// oldTable is after how many times its term a table is of another situation.
+const oldTable = 10
+
 // Wait implements Forecaster, by PICKING.md's admission rule: g*b for each
 // request more than the backend serves at once without slowing down. While
 // fewer than half of the reports are fresh it goes by a limit of own requests,
-// and beyond it foretells a wait without end.
+// and beyond it foretells a wait without end wherever one asks.
 func (p *resourcePicker) Wait(e *Endpoint, now time.Duration) time.Duration {
 	i, ok := p.at(e)
 	if !ok {
 		return 0
 	}
 	t := p.table.Load()
-	if now-t.at > 10*p.every() {
-		return 0 // after a pause: what was is over
-	}
 	if !t.seeing {
-		if float64(e.inFlight.Load()) >= e.mind.aimd.limit() {
+		if p.policy.aimd.full(len(p.slots)) {
 			return math.MaxInt64
 		}
 		return 0
 	}
 	y := &t.why[i]
-	over := (float64(t.crowd(&t.rated[i], now))+1)/y.conc - 1
+	n := t.crowd(&t.rated[i], now)
+	if now-t.at > oldTable*p.every() {
+		// After a pause: what was expected then is over, what is reported is not.
+		o, _, ok := othersOf(e.others.Load(), now)
+		if l := e.Load(); !ok || now >= l.Expires {
+			return 0
+		}
+		n = own(e, now) + o
+	}
+	over := (float64(n)+1)/y.conc - 1
 	ms := t.pace * y.slowness / y.thread * max(0, over)
 	if !(ms < 1e9) { // also of absurd figures
 		return math.MaxInt64

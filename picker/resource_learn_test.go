@@ -30,14 +30,14 @@ func term(t *testing.T, k *resourcePicker, e *Endpoint, at time.Duration, name s
 func TestResourceTrustDecays(t *testing.T) {
 	eps := equal(2)
 	eps[0].SetLoad(live(2, 2, 30))
-	eps[1].SetLoad(live(2, 2, 0))
+	eps[1].SetLoad(live(2, 2, 10))
 	k := rate(t, 8, eps)
 	around(t, "n at once", term(t, k, eps[0], now, "n"), 30, 0.01)
-	around(t, "n of the idle one at once", term(t, k, eps[1], now, "n"), 0, 0.01)
-	around(t, "n after one stay", term(t, k, eps[0], now+firstStay, "n"), 15+15/math.E, 0.3)
+	around(t, "n of the other at once", term(t, k, eps[1], now, "n"), 10, 0.01)
+	around(t, "n after one stay", term(t, k, eps[0], now+firstStay, "n"), 20+10/math.E, 0.3)
 	later := now + 2*time.Second
-	around(t, "n long after", term(t, k, eps[0], later, "n"), 15, 0.1)
-	around(t, "n of the idle one long after", term(t, k, eps[1], later, "n"), 15, 0.1)
+	around(t, "n long after", term(t, k, eps[0], later, "n"), 20, 0.1)
+	around(t, "n of the other long after", term(t, k, eps[1], later, "n"), 20, 0.1)
 }
 
 // TestResourceStayFollowsLatency: trust lasts as long as requests do.
@@ -221,19 +221,33 @@ func TestResourceWait(t *testing.T) {
 	}
 }
 
-// TestResourceWaitUnseen: without reports it goes by what answers in time.
+// TestResourceWaitUnseen: without reports it goes by what answers in time, over
+// all endpoints.
 func TestResourceWaitUnseen(t *testing.T) {
 	eps := equal(2)
 	k := rate(t, 8, eps)
-	hold(eps[0], aimdFirst)
-	if k.Wait(eps[0], now) != math.MaxInt64 || k.Wait(eps[1], now) != 0 {
-		t.Errorf("waits %v, %v", k.Wait(eps[0], now), k.Wait(eps[1], now))
-	}
 	for range 2 * aimdFirst {
-		k.Done(eps[0], now, 0, Result{Outcome: Success, FirstByte: 1, Age: 1, Budget: time.Second})
+		if w := k.Wait(eps[1], now); w != 0 {
+			t.Fatalf("it foretells %v below its limit", w)
+		}
+		k.Sent(eps[0], now)
+	}
+	if k.Wait(eps[0], now) != math.MaxInt64 || k.Wait(eps[1], now) != math.MaxInt64 {
+		t.Errorf("at the limit it foretells %v and %v", k.Wait(eps[0], now), k.Wait(eps[1], now))
+	}
+	for range 3 * aimdFirst {
+		k.Sent(eps[0], now)
+		k.Done(eps[0], now, 0, Result{Outcome: Success, FirstByte: 1, Age: time.Minute, Budget: time.Second})
 	}
 	if w := k.Wait(eps[0], now); w != 0 {
 		t.Errorf("after answers in time: %v", w)
+	}
+	for range 2 {
+		k.Sent(eps[0], now)
+		k.Done(eps[0], now, 0, Result{Outcome: Ignore, Age: time.Second, Budget: time.Second})
+	}
+	if k.Wait(eps[0], now) == 0 {
+		t.Error("clients that gave up late change nothing")
 	}
 }
 
@@ -359,8 +373,59 @@ func TestResourceWaitBounds(t *testing.T) {
 	if w := k.Wait(eps[0], now); w < time.Hour {
 		t.Errorf("foretold: %v", w)
 	}
-	if w := k.Wait(eps[0], now+time.Second); w != 0 {
-		t.Errorf("foretold by a table of long ago: %v", w)
+}
+
+// TestResourceWaitAfterPause: the tables of long ago do not count then, the
+// newest reports do.
+func TestResourceWaitAfterPause(t *testing.T) {
+	eps := equal(4)
+	for _, e := range eps {
+		e.SetLoad(live(2, 2, 100))
+	}
+	k := rate(t, 8, eps)
+	for _, e := range eps {
+		done(k, e, now, Success, 10*time.Millisecond)
+	}
+	k.Refresh(now)
+	later := now + time.Minute
+	report := func(e *Endpoint, n float64) {
+		l := live(2, 2, n)
+		l.At, l.Expires = later, later+lifetime
+		e.SetLoad(l)
+	}
+	report(eps[0], 0)
+	report(eps[1], 100)
+	if w := k.Wait(eps[0], later); w != 0 {
+		t.Errorf("of an idle one it foretells %v", w)
+	}
+	if w := k.Wait(eps[1], later); w == 0 {
+		t.Error("of a busy one it foretells nothing")
+	}
+	if w := k.Wait(eps[2], later); w != 0 {
+		t.Errorf("of one whose report has expired it foretells %v", w)
+	}
+}
+
+// TestResourceOneLongPoll: one very late answer takes little away from an
+// endpoint that is known to be well, the second of a newcomer nearly all.
+func TestResourceOneLongPoll(t *testing.T) {
+	eps := equal(10)
+	k := rate(t, 8, eps)
+	for range 60 {
+		for _, e := range eps[1:] {
+			done(k, e, now, Success, 10*time.Millisecond)
+		}
+	}
+	k.Refresh(now)
+	done(k, eps[1], now, Success, time.Minute)
+	done(k, eps[0], now, Success, 5*time.Second)
+	done(k, eps[0], now, Success, 5*time.Second)
+	g := k.table.Load().pace
+	if b := slowness(eps[1], g, now); b > 2 {
+		t.Errorf("slowness after one long poll: %v", b)
+	}
+	if b := slowness(eps[0], g, now); b < 50 {
+		t.Errorf("slowness of a sleeper after two: %v", b)
 	}
 }
 

@@ -70,7 +70,9 @@ type rating struct {
 	thread                         float64 // cores that one request gets there on its own, up to 1
 }
 
-// stay is W, the mean time that a request spends at a backend, in milliseconds.
+// stay is W, the mean time that a request spends at a backend, in milliseconds:
+// by this sidecar's latencies, for reports carry no throughput that Little's law
+// would need.
 // Written by Refresh alone.
 type stay struct{ ms float64 }
 
