@@ -1,7 +1,9 @@
 package picker
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -144,6 +146,7 @@ func newTable(p *resourcePicker, now time.Duration) *table {
 // means looks at every endpoint once.
 func (p *resourcePicker) means(now time.Duration) (m means) {
 	var known, samples float64
+	var paces []paceOf
 	for _, s := range p.slots {
 		if l := s.ep.Load(); l != nil && l.Cores > 0 {
 			w := max(freshness(l, now), 1e-6)
@@ -153,7 +156,7 @@ func (p *resourcePicker) means(now time.Duration) (m means) {
 		}
 		if mean, n := s.ep.mind.pace.get(now); n > 0 {
 			samples += n
-			m.pace += n * mean
+			paces = append(paces, paceOf{mean, n})
 			m.stay += n * float64(s.ep.latency.value()) / float64(time.Millisecond)
 		}
 	}
@@ -161,9 +164,26 @@ func (p *resourcePicker) means(now time.Duration) (m means) {
 		m.cores, m.avail = m.cores/known, m.avail/known
 	}
 	if samples > 0 {
-		m.pace, m.stay = m.pace/samples, m.stay/samples
+		m.pace, m.stay = middle(paces, samples), m.stay/samples
 	}
 	return m
+}
+
+// paceOf is an endpoint's pace and the samples behind it.
+type paceOf struct{ ms, samples float64 }
+
+// middle returns the pace that half of the samples are within. The mean, which
+// PICKING.md has, would take a few answers of a sleeper for what is normal, and
+// all others for fast.
+func middle(all []paceOf, samples float64) float64 {
+	slices.SortFunc(all, func(a, b paceOf) int { return cmp.Compare(a.ms, b.ms) })
+	var sum float64
+	for _, x := range all {
+		if sum += x.samples; sum >= samples/2 {
+			return x.ms
+		}
+	}
+	return all[len(all)-1].ms
 }
 
 // capacity is C of a report that tells cores.
