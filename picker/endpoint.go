@@ -72,8 +72,14 @@ type Load struct {
 	Conc        float64       // requests it sustains at once without slowing down
 	Err         float64       // share of requests that the backend itself saw fail
 	Expires     time.Duration // from when it is not believed any more, on the same clock
-	Epoch       string        // changes when the backend restarts
+	Epoch       string        // changes when the backend restarts; "": unknown
 	Listening   bool          // false: the agent sees nobody listen on the backend's port
+}
+
+// Restarted reports whether l tells of another process than old, the report
+// before it (nil: none). A report without an epoch tells nothing of that.
+func (l *Load) Restarted(old *Load) bool {
+	return old != nil && old.Epoch != "" && l.Epoch != "" && old.Epoch != l.Epoch
 }
 
 // Totals counts what became of the requests sent to an endpoint since it was
@@ -229,7 +235,7 @@ func (e *Endpoint) Totals() Totals {
 // SetLoad stores the newest report's figures. The caller must not change l
 // afterwards, and does not call it concurrently for one endpoint.
 func (e *Endpoint) SetLoad(l *Load) {
-	if old := e.load.Swap(l); old != nil && old.Epoch != l.Epoch {
+	if l.Restarted(e.load.Swap(l)) {
 		e.mind.failures.forget() // of the process that was there before
 	}
 	e.others.Store(packOthers(l))

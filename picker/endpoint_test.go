@@ -239,3 +239,29 @@ func TestEwmaConcurrent(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestRestarted: only two reports that both tell of a process can tell of two.
+func TestRestarted(t *testing.T) {
+	for _, c := range []struct {
+		old, new string
+		want     bool
+	}{{"a", "b", true}, {"a", "a", false}, {"a", "", false}, {"", "a", false}, {"", "", false}} {
+		old, l := live(1, 1, 0), live(1, 1, 0)
+		old.Epoch, l.Epoch = c.old, c.new
+		if got := l.Restarted(old); got != c.want {
+			t.Errorf("epoch %q after %q: restarted %v", c.new, c.old, got)
+		}
+		e := equal(1)[0]
+		e.SetLoad(old)
+		for range 10 {
+			e.mind.failures.observe(now, true)
+		}
+		e.SetLoad(l)
+		if got := e.mind.failures.get(now); got == 0 != c.want {
+			t.Errorf("epoch %q after %q: failing %v", c.new, c.old, got)
+		}
+	}
+	if live(1, 1, 0).Restarted(nil) {
+		t.Error("restarted by its first report")
+	}
+}

@@ -2,6 +2,7 @@ package picker
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -18,7 +19,7 @@ import (
 //
 // names are what the distances are called, from 0 on.
 func Near(p Policy, names []string, spill float64, rand Rand) Policy {
-	return &nearest{p, names, spill, rand}
+	return &nearest{p, names, spill, rand, map[int]Policy{}}
 }
 
 type nearest struct {
@@ -26,10 +27,12 @@ type nearest struct {
 	names []string
 	spill float64
 	rand  Rand
+	parts map[int]Policy // by distance, see at
 }
 
-// Build implements Policy. Endpoints that are all at one distance make p's own
-// picker.
+// Build implements Policy. Endpoints that are all at one distance make a picker
+// as p's own is. Nearest first, for what a policy draws must not depend on the
+// order of a map.
 func (p *nearest) Build(ready []*Endpoint) Picker {
 	k := &nearPicker{policy: p}
 	groups := map[int][]*Endpoint{}
@@ -42,14 +45,20 @@ func (p *nearest) Build(ready []*Endpoint) Picker {
 		groups[d] = append(groups[d], e)
 		sum, n = sum+e.counts(), n+1
 	}
-	if len(groups) < 2 {
+	distances := slices.Sorted(maps.Keys(groups))
+	switch len(distances) {
+	case 0:
 		return p.Policy.Build(ready)
+	case 1:
+		return p.at(distances[0]).Build(ready)
 	}
 	k.unit = n / sum
-	for d, eps := range groups {
-		k.parts = append(k.parts, nearPart{p.Policy.Build(eps), d, p.name(d), eps})
+	for _, d := range distances {
+		part := nearPart{Picker: p.at(d).Build(groups[d]), distance: d, name: p.name(d), endpoints: groups[d]}
+		part.vetoer, _ = part.Picker.(Vetoer)
+		part.forecaster, _ = part.Picker.(Forecaster)
+		k.parts = append(k.parts, part)
 	}
-	slices.SortFunc(k.parts, func(a, b nearPart) int { return a.distance - b.distance })
 	return k.exact()
 }
 
@@ -70,19 +79,34 @@ type nearPicker struct {
 
 type nearPart struct {
 	Picker
-	distance  int
-	name      string
-	endpoints []*Endpoint
+	vetoer     Vetoer // the same, if it has a veto
+	forecaster Forecaster
+	distance   int
+	name       string
+	endpoints  []*Endpoint
 }
 
 // Pick implements Picker.
 func (p *nearPicker) Pick(r Request) (*Endpoint, bool) {
+	var busy *Endpoint
 	for i := range p.parts {
-		if e, ok := p.parts[i].Pick(r); ok {
+		e, ok := p.parts[i].Pick(r)
+		switch {
+		case !ok:
+		case p.parts[i].tooLong(e, &r):
+			if busy == nil {
+				busy = e
+			}
+		default:
 			return p.spillOver(e, i, &r), true
 		}
 	}
-	return nil, false
+	return busy, busy != nil
+}
+
+// tooLong reports whether r would wait too long at e, the part's pick.
+func (g *nearPart) tooLong(e *Endpoint, r *Request) bool {
+	return r.MaxWait > 0 && g.forecaster != nil && g.forecaster.Wait(e, r.Now) > r.MaxWait
 }
 
 // spillOver returns e, picked in the part at, or one farther away in its stead.
@@ -107,11 +131,17 @@ func (g *nearPart) glance(p *nearPicker, r *Request) *Endpoint {
 	var best *Endpoint
 	for range 2 {
 		e := g.endpoints[p.policy.rand(uint32(len(g.endpoints)))]
-		if r.takes(e) && (best == nil || p.crowd(e) < p.crowd(best)) {
+		if g.takes(e, r) && (best == nil || p.crowd(e) < p.crowd(best)) {
 			best = e
 		}
 	}
 	return best
+}
+
+// takes reports whether the part would pick e for r: one that it vetoes is idle
+// for that, and would hide those behind it.
+func (g *nearPart) takes(e *Endpoint, r *Request) bool {
+	return r.takes(e) && (g.vetoer == nil || !g.vetoer.Vetoes(e, r.Now))
 }
 
 // counts is the weight that e counts with now.

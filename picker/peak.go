@@ -47,10 +47,14 @@ func peakOf(word uint64, now time.Duration, c *PeakEWMAConfig) float64 {
 		ms = float64(c.Unknown) / float64(time.Millisecond)
 	}
 	if t := peakAge(word, now); t > 0 {
-		ms *= math.Exp(-float64(t) / float64(c.Decay))
+		ms = max(ms*math.Exp(-float64(t)/float64(c.Decay)), min(ms, leastPeak))
 	}
 	return ms
 }
+
+// leastPeak is as far as a peak sinks, in milliseconds: with 0, in-flight, which
+// it is multiplied by, would not count any more. No backend answers faster.
+const leastPeak = 1e-3
 
 // peakAge returns how long ago the word's highest was sampled. A request that
 // ended meanwhile may have stamped it after this one read its clock.

@@ -365,3 +365,19 @@ func BenchmarkPeakPick(b *testing.B) {
 		k.Pick(Request{Now: now})
 	}
 }
+
+// TestPeakForgotten: what was learnt sinks out of sight in hours of idleness, and
+// in-flight counts all the same.
+func TestPeakForgotten(t *testing.T) {
+	for _, idle := range []time.Duration{3 * time.Hour, 400 * time.Hour} {
+		eps := equal(2)
+		k := build(policy(t, "peak_ewma", seeded(1)), eps)
+		for _, e := range eps {
+			k.(Observer).Done(e, now, 0, Result{Outcome: Success, FirstByte: 10 * time.Millisecond})
+		}
+		hold(eps[0], 50)
+		if got := count(t, k, eps, 200, Request{Now: now + idle}); got[0] != 0 {
+			t.Errorf("after %v: picks %v, want none of the busy one", idle, got)
+		}
+	}
+}

@@ -46,6 +46,10 @@ type Request struct {
 	Key   uint64        // hash of the affinity key; 0 when there is none
 	Now   time.Duration // the balancer's clock
 	Tried Tried         // endpoints to leave out
+	// MaxWait is the most that the request may wait inside the backend, as a
+	// Forecaster foretells; 0 is no limit. The balancer sees to it; a picker
+	// over several groups goes on to the next one.
+	MaxWait time.Duration
 }
 
 // takes reports whether e may be given to this request.

@@ -33,6 +33,16 @@ func (e *Endpoint) SetRamp(from, length time.Duration) {
 // its slow start, minRamp (or what HoldRamps raised it to) to 1, linear in time.
 func (e *Endpoint) Ramp(now time.Duration) float64 { return e.ramp.Load().share(now) }
 
+// RampAge returns the part of its slow start that is over, 0 to 1; 1 also where
+// there is none.
+func (e *Endpoint) RampAge(now time.Duration) float64 {
+	r := e.ramp.Load()
+	if r == nil {
+		return 1
+	}
+	return min(1, max(0, r.age(now)))
+}
+
 func (r *ramp) share(now time.Duration) float64 {
 	if r == nil {
 		return 1

@@ -198,3 +198,16 @@ func TestAllNew(t *testing.T) {
 		})
 	}
 }
+
+func TestRampAge(t *testing.T) {
+	e := equal(1)[0]
+	if got := e.RampAge(now); got != 1 {
+		t.Errorf("without a slow start %v", got)
+	}
+	e.SetRamp(now, 10*time.Second)
+	for after, want := range map[time.Duration]float64{-time.Second: 0, 0: 0, time.Second: 0.1, 5 * time.Second: 0.5, time.Minute: 1} {
+		if got := e.RampAge(now + after); got != want {
+			t.Errorf("after %v: %v, want %v", after, got, want)
+		}
+	}
+}

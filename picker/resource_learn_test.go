@@ -123,7 +123,7 @@ func TestResourceFailingFast(t *testing.T) {
 	later := now + 10*failMemory
 	for _, e := range eps {
 		l := *e.Load()
-		l.At, l.Expires = later, later+lifetime
+		l.At, l.Expires, l.Epoch = later, later+lifetime, "one"
 		e.SetLoad(&l)
 	}
 	heard(k, eps, later)
@@ -390,7 +390,7 @@ func TestResourceWaitAfterPause(t *testing.T) {
 	later := now + time.Minute
 	report := func(e *Endpoint, n float64) {
 		l := live(2, 2, n)
-		l.At, l.Expires = later, later+lifetime
+		l.At, l.Expires, l.Epoch = later, later+lifetime, "one"
 		e.SetLoad(l)
 	}
 	report(eps[0], 0)

@@ -125,7 +125,9 @@ func newTable(p *resourcePicker, now time.Duration) *table {
 	t.pace = m.pace
 	t.perStay = float32(1 / p.policy.stay.smooth(m.stay))
 	var all, stale float64
+	var flying int64
 	for i := range p.slots {
+		flying += p.slots[i].ep.inFlight.Load()
 		c := p.rate(t, i, m, now)
 		all += float64(c.share)
 		if c.state == isStale {
@@ -135,6 +137,8 @@ func newTable(p *resourcePicker, now time.Duration) *table {
 	if all > 0 {
 		t.staleBelow = uint32(min(stale/all*(1<<32), 1<<32-1))
 	}
+	// Requests end at endpoints that have left or moved to another picker.
+	p.policy.aimd.flying.Store(flying)
 	t.expect(now)
 	t.fresh, t.stale = newDrawer(t.rated, isFresh), newDrawer(t.rated, isStale)
 	if t.stale.empty() {

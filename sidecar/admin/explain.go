@@ -54,6 +54,13 @@ type CandidateDoc struct {
 	Picked  bool   `json:"picked"`
 	Out     string `json:"out,omitempty"` // why it cannot be picked; absent: it can
 
+	// ForetoldWait is how long, in seconds, a request sent there now would
+	// wait inside the backend; absent: the policy cannot tell. Admission goes by
+	// it, and a pick explained here does not: where it is more than max_wait of
+	// what a request's time-out leaves it, that request gets no slot. About 9.2e9
+	// is a wait without end: the endpoint is at the limit that was learnt for it.
+	ForetoldWait *float64 `json:"foretold_wait_seconds,omitempty"`
+
 	// Of those that the policy was given. Share is the chance to be compared, or
 	// picked where nothing is compared; the lowest score wins; terms are what it
 	// is made of.
@@ -230,6 +237,9 @@ func describeCandidate(c *balance.Candidate) CandidateDoc {
 	}
 	if c.Limit > 0 {
 		doc.Limit = &c.Limit
+	}
+	if c.Foretells {
+		doc.ForetoldWait = known(c.Foretold.Seconds())
 	}
 	if c.HasLoad {
 		doc.FiguresAgeSeconds = known(max(0, c.LoadAge.Seconds()))

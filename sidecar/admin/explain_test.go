@@ -3,6 +3,7 @@ package admin
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -284,5 +285,33 @@ func TestShadowIsTold(t *testing.T) {
 		if strings.Contains(name, "shadow") {
 			t.Errorf("%s without a shadow", name)
 		}
+	}
+}
+
+// TestExplainForetoldWait: absent where the policy cannot tell, and 0 is a 0.
+func TestExplainForetoldWait(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		c    balance.Candidate
+		want string
+	}{
+		{balance.Candidate{}, ""},
+		{balance.Candidate{Foretells: true}, `"foretold_wait_seconds":0,`},
+		{balance.Candidate{Foretells: true, Foretold: 1500 * time.Microsecond}, `"foretold_wait_seconds":0.0015,`},
+		{balance.Candidate{Foretells: true, Foretold: math.MaxInt64}, `"foretold_wait_seconds":9223372036.854776,`},
+	} {
+		body, err := json.Marshal(describeCandidate(&c.c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(body); strings.Contains(got, "foretold") != (c.want != "") || !strings.Contains(got, c.want) {
+			t.Errorf("%v: %s, want %s", c.c.Foretold, got, c.want)
+		}
+	}
+	f := newFleet(t, func(c *balance.Config) { c.Picker.Policy = "resource" })
+	f.Update([]discovery.Instance{instance("n/a", 81), instance("n/b", 82)})
+	_, addr := start(t, Options{Services: []Service{f.explained("web")}})
+	if code, body := get(t, addr, "/v1/explain?service=web"); code != 200 || strings.Count(body, `"foretold_wait_seconds": 0`) != 2 {
+		t.Errorf("%d %s", code, body)
 	}
 }

@@ -32,7 +32,7 @@ func (b *Balancer) pinTo(s *snapshot, k *Key, now time.Duration) (Lease, bool) {
 		return Lease{}, false
 	}
 	m := s.byPin[k.Pin]
-	if m == nil || k.Tried.Has(m.ep) && !k.Again || s.vetoes(m, now) || b.tooLong(s, m.ep, k, now) {
+	if m == nil || k.Tried.Has(m.ep) && !k.Again || s.vetoes(m, now) || s.tooLong(m.ep, b.maxWait(k, now), now) {
 		return Lease{}, false
 	}
 	l, ok := b.reserve(s, m, k, now, howPinned)

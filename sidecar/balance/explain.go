@@ -65,6 +65,12 @@ type Candidate struct {
 	LoadAge                 time.Duration // this old,
 	LoadExpired             bool          // and too old to be used
 	Returns                 time.Duration // until its ejection runs out
+	// Foretold is how long a request sent there now would wait inside the backend
+	// (picker.Forecaster), by which admission goes: one with a deadline gets no
+	// slot where it is more than Config.MaxWait of the time left. What is picked
+	// here has no deadline. Known where Foretells is set.
+	Foretold  time.Duration
+	Foretells bool
 	// Predicted is ShadowStatus' T, known only where there is a shadow.
 	Predicted time.Duration
 }
@@ -197,6 +203,9 @@ func (m *member) candidate(s *snapshot, p picker.Picker, c *picker.Candidate, k 
 	out.LoadExpired = e.Load != nil && now >= e.Load.Expires
 	if s.shadow != nil {
 		out.Predicted = time.Duration(m.predict(now) * float64(time.Second))
+	}
+	if f, ok := p.(picker.Forecaster); ok {
+		out.Foretold, out.Foretells = f.Wait(m.ep, now), c != nil
 	}
 	why := m.why(&e, m.br.State(now), s.ignoring) // without the veto, which is one picker's own
 	if c == nil {

@@ -306,3 +306,56 @@ func TestExplainRaces(t *testing.T) {
 		wg.Wait()
 	}
 }
+
+// TestExplainForetells: what admission goes by is there for each endpoint that
+// the policy was given, where the policy can tell.
+func TestExplainForetells(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := foretelling(t, 0.15, 0)
+		set := instances(3)
+		set[2].Health = discovery.Critical
+		r.Update(set)
+		r.crowded(0, 20)
+		r.crowded(1, 0)
+		r.refresh()
+		r.crowded(0, 20)
+		r.crowded(1, 0)
+		wait := func(i int) time.Duration { return r.snap.Load().forecaster.Wait(r.endpoint(i), r.Now()) }
+		for _, c := range r.explain(Question{}).Policy.Candidates {
+			switch c.ID {
+			case "n/0":
+				if !c.Foretells || c.Foretold != wait(0) || c.Foretold < time.Second {
+					t.Errorf("%s: %v, %v", c.ID, c.Foretells, c.Foretold)
+				}
+				// Just what TryAcquire goes by.
+				_, err := r.TryAcquire(Key{Deadline: r.Now() + c.Foretold*100/16, Tried: triedAll(r, 1)})
+				refused(t, err, Saturated)
+				l, err := r.TryAcquire(Key{Deadline: r.Now() + c.Foretold*100/14, Tried: triedAll(r, 1)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				l.Done(skip)
+			case "n/1":
+				if !c.Foretells || c.Foretold != 0 {
+					t.Errorf("%s: %v, %v", c.ID, c.Foretells, c.Foretold)
+				}
+			default:
+				if c.Foretells {
+					t.Errorf("%s: %v", c.ID, c.Foretold)
+				}
+			}
+		}
+	})
+	r := newRig(t, nil)
+	r.Update(instances(1))
+	if c := r.explain(Question{}).Policy.Candidates[0]; c.Foretells {
+		t.Error("least_conn foretells", c.Foretold)
+	}
+}
+
+func triedAll(r *rig, list ...int) (tried picker.Tried) {
+	for _, i := range list {
+		tried.Add(r.endpoint(i))
+	}
+	return tried
+}

@@ -176,14 +176,14 @@ func (b *Balancer) try(k *Key, now time.Duration) (Lease, Reason, bool) {
 	if l, ok := b.pinTo(s, k, now); ok {
 		return l, 0, true
 	}
-	r := picker.Request{Key: k.Hash, Now: now, Tried: k.Tried}
+	r := picker.Request{Key: k.Hash, Now: now, Tried: k.Tried, MaxWait: b.maxWait(k, now)}
 	tooLong := false
 	for range races {
 		ep, ok := s.picker.Pick(r)
 		if !ok {
 			return b.otherwise(s, k, now)
 		}
-		if b.tooLong(s, ep, k, now) {
+		if s.tooLong(ep, r.MaxWait, now) {
 			tooLong = true
 			r.Tried.Add(ep)
 			continue
@@ -215,14 +215,17 @@ func (b *Balancer) try(k *Key, now time.Duration) (Lease, Reason, bool) {
 	return b.otherwise(s, k, now)
 }
 
-// tooLong is PICKING.md's admission rule: a request that would spend too much
-// of its time waiting inside the backend had better be told at once.
-func (b *Balancer) tooLong(s *snapshot, ep *picker.Endpoint, k *Key, now time.Duration) bool {
-	if s.forecaster == nil || k.Deadline == 0 || b.cfg.MaxWait == 0 {
-		return false
+// maxWait is PICKING.md's admission rule: a request that would spend more of
+// its time waiting inside the backend had better be told at once. 0: no limit.
+func (b *Balancer) maxWait(k *Key, now time.Duration) time.Duration {
+	if k.Deadline == 0 || b.cfg.MaxWait == 0 {
+		return 0
 	}
-	most := time.Duration(b.cfg.MaxWait * float64(k.Deadline-now))
-	return s.forecaster.Wait(ep, now) > most
+	return max(1, time.Duration(b.cfg.MaxWait*float64(k.Deadline-now)))
+}
+
+func (s *snapshot) tooLong(ep *picker.Endpoint, most, now time.Duration) bool {
+	return most > 0 && s.forecaster != nil && s.forecaster.Wait(ep, now) > most
 }
 
 // reserve takes a slot and the breaker's permission, both or neither. how goes

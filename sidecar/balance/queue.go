@@ -62,14 +62,14 @@ func (q *queue) remove(w *Waiter) {
 	q.waiting.Add(-1)
 }
 
-// next is who gets the next slot: the oldest, or under pressure (more than
-// half of the queue in use) the newest, whose client is likeliest to be there
-// still when the answer comes.
-func (q *queue) next(length int) *Waiter {
+// turns returns who gets the next slot, and who follows whom: the oldest first,
+// or under pressure (more than half of the queue in use) the newest, whose
+// client is likeliest to be there still when the answer comes.
+func (q *queue) turns(length int) (*Waiter, func(*Waiter) *Waiter) {
 	if q.n > length/2 {
-		return q.last
+		return q.last, func(w *Waiter) *Waiter { return w.prev }
 	}
-	return q.first
+	return q.first, func(w *Waiter) *Waiter { return w.next }
 }
 
 // Enqueue makes a request wait for a slot, or refuses it: the capacity breaker
@@ -128,6 +128,9 @@ func (b *Balancer) Cancel(w *Waiter, clientLeft bool) bool {
 		q.timedOut.Add(1)
 		b.capacity.Queued(w.probe, false)
 	}
+	if was && q.waiting.Load() > 0 {
+		b.grant() // it may have been in the way of others
+	}
 	return was
 }
 
@@ -136,13 +139,8 @@ func (b *Balancer) grant() {
 	q := &b.queue
 	for q.waiting.Load() > 0 {
 		q.mu.Lock()
-		w := q.next(b.cfg.Queue.Length)
+		w, l := b.serve(b.env.Now())
 		if w == nil {
-			q.mu.Unlock()
-			return
-		}
-		l, _, ok := b.try(&w.Key, b.env.Now())
-		if !ok {
 			q.mu.Unlock()
 			return
 		}
@@ -152,6 +150,44 @@ func (b *Balancer) grant() {
 		b.capacity.Queued(w.probe, true)
 		w.Grant(l, nil)
 	}
+}
+
+// serve is not to hold the queue's lock for long.
+const (
+	serveTries = 8  // waiters that it asks an endpoint for
+	serveLooks = 64 // waiters that it looks at
+)
+
+// serve leases a slot for the next waiter that can have one, nil if there is
+// none. Who is refused for a reason of its own is not in the way of those behind
+// it. The caller holds the queue's lock.
+func (b *Balancer) serve(now time.Duration) (*Waiter, Lease) {
+	late := time.Duration(0) // whose deadline is no later has too little time left
+	w, after := b.queue.turns(b.cfg.Queue.Length)
+	for tries, looks := 0, 0; w != nil && tries < serveTries && looks < serveLooks; w, looks = after(w), looks+1 {
+		k := &w.Key
+		if k.Deadline > 0 && k.Deadline <= late {
+			continue
+		}
+		l, _, ok := b.try(k, now)
+		if ok {
+			return w, l
+		}
+		tries++
+		switch {
+		case k.Tried.Len() > 0: // tells nothing of others
+		case b.hasten(k):
+			late = k.Deadline
+		default:
+			return nil, Lease{} // there is no slot for anyone
+		}
+	}
+	return nil, Lease{}
+}
+
+// hasten reports whether tooLong may refuse k where it takes one with more time.
+func (b *Balancer) hasten(k *Key) bool {
+	return k.Deadline > 0 && b.cfg.MaxWait > 0 && b.snap.Load().forecaster != nil
 }
 
 // flush refuses everyone who waits.

@@ -27,11 +27,14 @@ func (b *Balancer) welcome(now time.Duration) {
 }
 
 // restarted begins the slow start of an endpoint whose agent's newest report
-// tells of another process than the one before.
+// tells of another process than the one before. Not anew in the first half of a
+// slow start: an agent that tells of another with every report must not have the
+// snapshot rebuilt for each, nor keep its endpoint at the least share for ever.
 func (b *Balancer) restarted(m *member, old, l *picker.Load) {
-	if b.cfg.SlowStart == 0 || old == nil || old.Epoch == "" || l.Epoch == "" || old.Epoch == l.Epoch {
+	now := b.env.Now()
+	if b.cfg.SlowStart == 0 || !l.Restarted(old) || m.ep.RampAge(now) < 0.5 {
 		return
 	}
-	m.ep.SetRamp(b.env.Now(), b.cfg.SlowStart)
+	m.ep.SetRamp(now, b.cfg.SlowStart)
 	b.post()
 }

@@ -291,3 +291,37 @@ func TestSlowStartEveryPolicy(t *testing.T) {
 		})
 	}
 }
+
+// TestRestless: an agent that tells of another process with every report does
+// not have the snapshot built anew for each, and its endpoint gets on a little.
+func TestRestless(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, roundRobin)
+		r.run()
+		r.Update(instances(3))
+		built, most := 0, 0.0
+		for i := range 300 { // 30 s, of which a ramp takes 10 and steps of half a second
+			s := r.snap.Load()
+			r.SetLoad(instance(0).ID, &picker.Load{At: r.Now(), Expires: r.Now() + time.Minute, Epoch: string(rune('a' + i)), Listening: true})
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+			if r.snap.Load() != s {
+				built++
+			}
+			if i > 10 {
+				most = max(most, r.ramp(0))
+			}
+		}
+		if built > 80 {
+			t.Errorf("%d snapshots built", built)
+		}
+		if most < 0.4 || most > 0.6 {
+			t.Errorf("it came to %v of its weight", most)
+		}
+		// A real restart later on begins anew.
+		time.Sleep(time.Minute)
+		r.wantRamps("settled", 1, 1, 1)
+		r.SetLoad(instance(0).ID, &picker.Load{At: r.Now(), Expires: r.Now() + time.Minute, Epoch: "last", Listening: true})
+		r.wantRamps("restarted", 0.1, 1, 1)
+	})
+}

@@ -53,11 +53,16 @@ func (b *Balancer) choose(s *snapshot, up []*member, now time.Duration) []*picke
 		s.tier = above
 	}
 	s.tier = math.MaxInt
-	return b.build(s, up, now)
+	eps := b.build(s, up, now)
+	if !s.anyTaking(now) {
+		s.wakeForVetoes(now)
+	}
+	return eps
 }
 
 // wakeForVetoes has the next snapshot built when a veto runs out that makes this
-// tier be passed over: they end without notice when their reports expire.
+// tier be passed over, or that makes the capacity breaker be open for want of
+// anyone else: they end without notice when their reports expire.
 func (s *snapshot) wakeForVetoes(now time.Duration) {
 	for _, m := range s.ready {
 		if l := m.ep.Load(); l != nil && l.Expires > now && s.vetoes(m, now) {

@@ -241,3 +241,37 @@ func TestBackupChanges(t *testing.T) {
 		}
 	})
 }
+
+// TestVetoesExpire: when everyone is vetoed the capacity breaker is open, and
+// closes when the reports run out that say so, though no other one comes.
+func TestVetoesExpire(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.Picker.Policy = "resource" })
+		r.run()
+		r.Update(instances(2))
+		for i := range 2 {
+			r.SetLoad(instance(i).ID, &picker.Load{
+				At: r.Now(), Expires: r.Now() + time.Duration(3+i)*time.Second, InFlight: 0, Cores: 1, Avail: 1,
+				CPU: picker.Absent, Mem: 0.95, Conc: picker.Absent, Err: picker.Absent, Listening: true,
+			})
+		}
+		synctest.Wait()
+		r.refuses(AllEjected)
+		time.Sleep(3*time.Second - time.Millisecond)
+		if s := r.Status(); s.Capacity == "closed" {
+			t.Error("the capacity breaker is closed though all are vetoed")
+		}
+		time.Sleep(2 * time.Millisecond)
+		synctest.Wait()
+		if s := r.Status(); s.Capacity != "closed" {
+			t.Errorf("the first report has expired, and capacity is %s", s.Capacity)
+		}
+		r.get().Done(ok)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if due := r.snap.Load().due; due != 0 {
+			t.Errorf("another rebuild is due at %v, with nothing to end", due)
+		}
+		r.quiet()
+	})
+}
