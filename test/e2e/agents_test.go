@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -48,21 +49,40 @@ func twoCPUs(t *testing.T) (a, b int) {
 // its own count alone (service "control").
 func agentRig(t *testing.T, a, b *backend, watch func(*backend) string) (s *sidecar, agents []*process) {
 	t.Helper()
-	cat, name := sharedCatalog(t), uniqueService(t)
-	for _, be := range []*backend{a, b} {
-		agent, port := startAgent(t, be, watch(be))
-		agents = append(agents, agent)
-		cat.register(name, be, withMeta("outrigger_agent", strconv.Itoa(port)))
-	}
+	name, agents := registerWithAgents(t, watch, a, b)
 	discover := fmt.Sprintf("discover { service = %q }\n", name)
 	s = startSidecar(t, sidecarSpec{services: []block{
 		{"resource", discover + `policy "resource" {}`},
 		{"control", discover + `policy "least_conn" {}`},
 	}})
-	s.awaitService("resource", "live figures of both", func(doc admin.ServiceDoc) bool {
-		return figuresOf(doc, a) != nil && figuresOf(doc, b) != nil && !strings.Contains(doc.Mode, "no live")
-	})
+	s.awaitFigures("resource", a, b)
 	return s, agents
+}
+
+// registerWithAgents registers backends as a service, each with an agent that is
+// told by watch what to look at.
+func registerWithAgents(t *testing.T, watch func(*backend) string, all ...*backend) (name string, agents []*process) {
+	t.Helper()
+	cat, name := sharedCatalog(t), uniqueService(t)
+	for _, b := range all {
+		agent, port := startAgent(t, b, watch(b))
+		agents = append(agents, agent)
+		cat.register(name, b, withMeta("outrigger_agent", strconv.Itoa(port)))
+	}
+	return name, agents
+}
+
+// awaitFigures waits until the sidecar has live figures of the backends.
+func (s *sidecar) awaitFigures(service string, of ...*backend) {
+	s.t.Helper()
+	s.awaitService(service, "live figures of all", func(doc admin.ServiceDoc) bool {
+		for _, b := range of {
+			if figuresOf(doc, b) == nil {
+				return false
+			}
+		}
+		return !strings.Contains(doc.Mode, "no live")
+	})
 }
 
 // byPort is how an agent usually finds its backend.
@@ -149,23 +169,36 @@ func TestAgentVetoes(t *testing.T) {
 			return f != nil && f.Listening == want
 		})
 	}
-	both := func(service string) {
+	// Idle backends alike but for a hair all go to the faster one: only requests
+	// that overlap, and take about the same time everywhere, show who may be picked.
+	for _, be := range all {
+		be.sleep(20 * time.Millisecond)
+	}
+	load := startLoad(t, loadSpec{addr: s.addrs["resource"], clients: 8})
+	both := func() {
 		t.Helper()
-		if by := getMany(t, s.addrs[service], 60); by["a"] == 0 || by["b"] == 0 {
-			t.Errorf("answers from %s: %v, want some from both", service, by)
-		}
+		load.awaitFrom(a, 20)
+		load.awaitFrom(all[1], 20)
 	}
 	listening(true)
-	both("resource")
+	both()
 	a.control("/ctl/door")
 	listening(false)
-	if by := getMany(t, s.addrs["resource"], 60); by["b"] != 60 {
-		t.Errorf("answers from resource while a's agent sees it not listen: %v, want all from b", by)
+	s.awaitService("resource", "what a has to end", func(doc admin.ServiceDoc) bool {
+		return !slices.ContainsFunc(doc.Endpoints, func(e admin.EndpointDoc) bool { return e.Address == a.addr() && e.InFlight > 0 })
+	})
+	before := a.received()
+	load.awaitMore(100)
+	if n := a.received() - before; n > 0 {
+		t.Errorf("a got %d requests from resource while its agent sees it not listen, want none", n)
 	}
-	both("control")
+	if by := getMany(t, s.addrs["control"], 60); by["a"] == 0 || by["b"] == 0 {
+		t.Errorf("answers from control while a's agent sees it not listen: %v, want some from both", by)
+	}
 	a.control(open)
 	listening(true)
-	both("resource")
+	both()
+	load.stop().clean(t)
 }
 
 // With the agents dead the figures run out, status says so, and traffic goes on.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,9 +29,17 @@ type backend struct {
 // any are given.
 func startBackend(t *testing.T, name string, cpus ...int) *backend {
 	t.Helper()
-	b := &backend{t: t, name: name, port: freePort(t), cpus: cpus}
-	b.start()
-	return b
+	for try := 1; ; try++ {
+		b := &backend{t: t, name: name, port: freePort(t), cpus: cpus}
+		err := b.listens()
+		if err == nil {
+			return b
+		}
+		// Another process of this machine may take a port that was free.
+		if try == 3 || !strings.Contains(err.Error(), "address already in use") {
+			t.Fatal(err)
+		}
+	}
 }
 
 // startBackends starts one app for each name.
@@ -46,19 +55,29 @@ func startBackends(t *testing.T, names ...string) []*backend {
 // start runs the app on its port and waits until it answers.
 func (b *backend) start() {
 	b.t.Helper()
+	if err := b.listens(); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// listens is start that returns why the app ended instead.
+func (b *backend) listens() (ended error) {
+	b.t.Helper()
 	b.proc = start(b.t, harness.Spec{
 		Name: "backend " + b.name, Path: suite.self, Args: []string{b.name, b.addr()},
 		Env: append(os.Environ(), childEnv+"=backend"), CPUs: b.cpus,
 	})
 	eventually(b.t, 20*time.Second, "backend "+b.name+" to listen", func() error {
-		select {
-		case <-b.proc.Done():
-			b.t.Fatalf("backend %s ended with status %d:\n%s", b.name, b.proc.Wait(), b.proc.output(b.t))
-		default:
-		}
 		_, err := b.ask("/ctl/stats")
-		return err
+		select {
+		case <-b.proc.Done(): // whoever answered
+			ended = fmt.Errorf("backend %s ended with status %d:\n%s", b.name, b.proc.Wait(), b.proc.output(b.t))
+			return nil
+		default:
+			return err
+		}
 	})
+	return ended
 }
 
 func (b *backend) addr() string { return loopback(b.port) }

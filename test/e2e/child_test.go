@@ -61,6 +61,8 @@ func burn(threads string) error {
 type app struct {
 	name           string
 	sleep          atomic.Int64 // of each request
+	serial         atomic.Int64 // not 0: / serves one request after the other
+	turn           chan struct{}
 	status, health atomic.Int64 // what / and /health answer
 
 	received, inFlight, gone atomic.Int64
@@ -79,7 +81,7 @@ type appStats struct {
 
 // runApp serves until SIGTERM, then finishes what is in flight.
 func runApp(name, listen string) error {
-	a := &app{name: name, hold: make(chan struct{})}
+	a := &app{name: name, hold: make(chan struct{}), turn: make(chan struct{}, 1)}
 	a.status.Store(http.StatusOK)
 	a.health.Store(http.StatusOK)
 	mux := http.NewServeMux()
@@ -90,6 +92,7 @@ func runApp(name, listen string) error {
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(int(a.health.Load())) })
 	mux.HandleFunc("/", a.counted(a.hello))
 	mux.HandleFunc("/hold", a.counted(a.held))
+	mux.HandleFunc("/cookies", a.counted(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%q\n", r.Header["Cookie"]) }))
 	mux.HandleFunc("/stream", a.counted(stream))
 	mux.HandleFunc("POST /echo", a.counted(echo))
 	mux.HandleFunc("/ws", a.counted(webSocket))
@@ -111,7 +114,7 @@ func runApp(name, listen string) error {
 func (a *app) set(w http.ResponseWriter, r *http.Request) {
 	for key, values := range r.URL.Query() {
 		n, err := strconv.ParseInt(values[0], 10, 64)
-		field := map[string]*atomic.Int64{"sleep": &a.sleep, "status": &a.status, "health": &a.health}[key]
+		field := map[string]*atomic.Int64{"sleep": &a.sleep, "serial": &a.serial, "status": &a.status, "health": &a.health}[key]
 		if err != nil || field == nil {
 			http.Error(w, "cannot set "+key, http.StatusBadRequest)
 			return
@@ -162,6 +165,14 @@ func (a *app) counted(h http.HandlerFunc) http.HandlerFunc {
 
 // hello answers after the sleep that was set, whatever the path.
 func (a *app) hello(w http.ResponseWriter, r *http.Request) {
+	if a.serial.Load() != 0 {
+		select {
+		case a.turn <- struct{}{}:
+			defer func() { <-a.turn }()
+		case <-r.Context().Done():
+			return
+		}
+	}
 	select {
 	case <-time.After(time.Duration(a.sleep.Load())):
 	case <-r.Context().Done():

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -103,4 +105,50 @@ func TestSaturationAndRecovery(t *testing.T) {
 	calm := startLoad(t, loadSpec{addr: s.addr(), clients: 2})
 	calm.awaitMore(40)
 	calm.stop().clean(t)
+}
+
+// A backend serves one request after the other and is asked for more than it can
+// answer in time. capacity.max_wait lets no more in than that; what it does not
+// let in is told at once. Agents have no figure of what is in flight, so it is
+// the rule that learns from latencies which is seen here.
+func TestMaxWait(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("takes Linux: an agent samples nothing elsewhere")
+	}
+	const clients = 60
+	a := startBackend(t, "a")
+	a.control(fmt.Sprintf("/ctl/set?serial=1&sleep=%d", int64(60*time.Millisecond))) // 3.6 s for all
+	name, _ := registerWithAgents(t, byPort, a)
+	body := func(maxWait string) string {
+		return fmt.Sprintf("discover { service = %q }\npolicy \"resource\" {}\nslow_start = \"0s\"\ntimeouts { request = \"2s\" }\n"+
+			"capacity {\n max_wait = %s\n queue { length = 0 }\n}", name, maxWait)
+	}
+	s := startSidecar(t, sidecarSpec{services: []block{{"bounded", body("0.15")}, {"unbounded", body("0")}}})
+	s.awaitFigures("bounded", a)
+	s.awaitFigures("unbounded", a)
+
+	l := startLoad(t, loadSpec{addr: s.addrs["bounded"], clients: clients, think: 50 * time.Millisecond})
+	l.awaitMore(40)
+	saw := l.stop()
+	if saw.failed > 0 {
+		t.Errorf("%d requests got neither an answer in time nor a 503:\n%s", saw.failed, strings.Join(saw.errors, "\n"))
+	}
+	if n := saw.refused["saturated"]; n == 0 || len(saw.refused) > 1 {
+		t.Errorf("refused are %v, want some as saturated and none else", saw.refused)
+	}
+	if e := s.service("bounded").Endpoints[0]; e.FailuresTotal > 0 || e.Breaker.EjectionsTotal > 0 {
+		t.Errorf("the backend has %d failures and %d ejections: our own refusals were held against it", e.FailuresTotal, e.Breaker.EjectionsTotal)
+	}
+	s.awaitIdle("bounded")
+
+	// The same without the bound.
+	l = startLoad(t, loadSpec{addr: s.addrs["unbounded"], clients: clients, think: 50 * time.Millisecond})
+	eventually(t, 10*time.Second, "requests to run out of time", func() error {
+		if e := l.snapshot().errors; len(e) == 0 || !strings.Contains(e[0], "status 504") {
+			return fmt.Errorf("the errors are %q", e)
+		}
+		return nil
+	})
+	l.stop()
 }

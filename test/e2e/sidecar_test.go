@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ type sidecarSpec struct {
 	consul   string // address; "": the shared one's
 	inConsul string // more of the consul block
 	grace    string // "": 5s
+	stateDir string
 	services []block
 }
 
@@ -58,14 +60,27 @@ func launchSidecar(t *testing.T, spec sidecarSpec) *sidecar {
 	t.Helper()
 	noteSources(t)
 	s := configure(t, spec)
-	s.proc = start(t, harness.Spec{Name: "sidecar", Path: suite.outrigger, Args: []string{"sidecar", "-config", s.dir}})
+	s.run()
 	t.Cleanup(func() { s.endsWell(t) })
-	eventually(t, 20*time.Second, "the sidecar to start", func() error {
+	return s
+}
+
+// run starts the configured sidecar and waits until its admin listener answers.
+func (s *sidecar) run() {
+	s.t.Helper()
+	s.proc = start(s.t, harness.Spec{Name: "sidecar", Path: suite.outrigger, Args: []string{"sidecar", "-config", s.dir}})
+	eventually(s.t, 20*time.Second, "the sidecar to start", func() error {
 		s.alive()
 		_, err := getOnce(s.admin, "/healthz")
 		return err
 	})
-	return s
+}
+
+// restart ends the sidecar with SIGTERM and starts another in its place.
+func (s *sidecar) restart() {
+	s.t.Helper()
+	s.endsWell(s.t)
+	s.run()
 }
 
 // configure writes the files of a sidecar that is not started yet.
@@ -77,6 +92,9 @@ func configure(t *testing.T, spec sidecarSpec) *sidecar {
 	}
 	if spec.grace == "" {
 		spec.grace = "5s"
+	}
+	if spec.stateDir != "" {
+		s.write("state_dir.hcl", fmt.Sprintf("state_dir = %q\n", spec.stateDir))
 	}
 	s.write("base.hcl", fmt.Sprintf(`
 consul {
@@ -212,3 +230,11 @@ func (s *sidecar) awaitEndpoint(id, what string, ok func(*admin.EndpointDoc) boo
 func isReady(e *admin.EndpointDoc) bool  { return e != nil && e.Ready }
 func notReady(e *admin.EndpointDoc) bool { return e != nil && !e.Ready }
 func isGone(e *admin.EndpointDoc) bool   { return e == nil }
+
+// awaitIdle waits until the sidecar has nothing in flight for a service.
+func (s *sidecar) awaitIdle(service string) {
+	s.t.Helper()
+	s.awaitService(service, "nothing in flight", func(doc admin.ServiceDoc) bool {
+		return !slices.ContainsFunc(doc.Endpoints, func(e admin.EndpointDoc) bool { return e.InFlight > 0 })
+	})
+}

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -131,9 +130,7 @@ func TestZonePreference(t *testing.T) {
 	for _, p := range held {
 		p.answer(t)
 	}
-	s.awaitService("node", "nothing in flight", func(doc admin.ServiceDoc) bool {
-		return !slices.ContainsFunc(doc.Endpoints, func(e admin.EndpointDoc) bool { return e.InFlight > 0 })
-	})
+	s.awaitIdle("node")
 
 	cat.setTTL(id, "critical")
 	s.awaitService("node", "the near one to be out", func(doc admin.ServiceDoc) bool { return doc.EndpointsReady == 2 })
