@@ -25,6 +25,9 @@ func TestAffinityProblems(t *testing.T) {
 		{"secret malformed", web("affinity {\n cookie = \"a\"\n secret = 5\n}"), []string{`f.hcl:5:11: secret must be text`}},
 		{"secret alone", in(`secret = "0123456789abcdef"`), []string{`f.hcl:5:10: affinity has a secret but no cookie|cookie = "NAME"`}},
 		{"secret short", in("cookie = \"a\"\nsecret = \"hunter2\""), []string{`f.hcl:6:10: affinity secret is shorter than 16 bytes|openssl rand`}},
+		{"secret short, no state", web("affinity {\ncookie = \"a\"\nsecret = \"hunter2\"\n}"), []string{`f.hcl:5:10: affinity secret is shorter than 16 bytes`}},
+		{"secret blank", in("cookie = \"a\"\nsecret = \"                  \""), []string{`f.hcl:6:10: affinity secret is shorter than 16 bytes`}},
+		{"secret empty", web("affinity {\ncookie = \"a\"\nsecret = \"\"\n}"), []string{`f.hcl:4:10: affinity has a cookie but nothing to sign it with`}},
 		{"cookie", in(`cookie = "a b"`), []string{`f.hcl:5:10: affinity cookie is "a b", which is no name of a cookie`}},
 		{"prefix", in(`cookie = "__Host-a"`), []string{`f.hcl:5:10: affinity cookie is "__Host-a": browsers take that name only with secure = true`}},
 		{"ttl", in("cookie = \"a\"\nttl = \"1s\""), []string{`f.hcl:6:7: affinity ttl is 1s, allowed are 10s to 9600h, or 0s`}},
@@ -39,6 +42,12 @@ func TestAffinityProblems(t *testing.T) {
 			t.Errorf("%s: shows the secret:\n%v", c.name, err)
 		}
 	}
+}
+
+// What a syntax error hides is not said to be missing.
+func TestAffinityBehindASyntaxError(t *testing.T) {
+	_, err := loadText("}\nstate_dir = \"/var/lib/outrigger\"\n"+web("affinity { cookie = \"a\" }"), nil)
+	wantProblems(t, "hidden state_dir", err, []string{`f.hcl:1:1: argument or block definition required`})
 }
 
 func TestAffinitySecret(t *testing.T) {

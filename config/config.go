@@ -50,9 +50,12 @@ func Load(paths []string, env Env) (sidecar.Config, error) {
 		return sidecar.Config{}, l.problems.sorted()
 	}
 	root := l.load(paths)
-	if cfg.StateDir == "" && !slices.ContainsFunc(root.sec.failed, func(x failed) bool { return x.name == "state_dir" }) {
+	// What a file with a syntax error says behind it nobody knows.
+	if cfg.StateDir == "" && !l.broken() && !slices.ContainsFunc(root.sec.failed, func(x failed) bool { return x.name == "state_dir" }) {
 		for i, c := range services {
-			l.blame(l.services[i], func() error { return c.ValidateKey("") })
+			if !l.complained(l.services[i], "secret") { // else it was put back, and is not missing
+				l.blame(l.services[i], func() error { return c.ValidateKey("") })
+			}
 		}
 	}
 	l.blame(root.sec, func() error {
@@ -81,6 +84,15 @@ func Load(paths []string, env Env) (sidecar.Config, error) {
 		return sidecar.Config{}, l.problems.sorted()
 	}
 	return cfg, nil
+}
+
+// complained reports whether there is a problem with a setting that sec has.
+func (l *loader) complained(sec *section, name string) bool {
+	return slices.ContainsFunc(sec.given, func(g given) bool {
+		return g.name == name && slices.ContainsFunc(l.problems, func(p Problem) bool {
+			return p.File == g.at.Filename && p.Line == g.at.Start.Line && p.Column == g.at.Start.Column
+		})
+	})
 }
 
 // LoadAgent reads an agent's configuration: a file (or directory) with one

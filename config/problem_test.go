@@ -255,3 +255,36 @@ func TestSnippet(t *testing.T) {
 		}
 	}
 }
+
+// wantProblems compares the problems with wants, in any order: each a PLACE:
+// MESSAGE that a problem begins with, then more texts that it has, set off by |.
+func wantProblems(t *testing.T, name string, err error, wants []string) {
+	t.Helper()
+	var ps Problems
+	if !errors.As(err, &ps) {
+		t.Errorf("%s: no problems but %v", name, err)
+		return
+	}
+	used := make([]bool, len(ps))
+next:
+	for _, want := range wants {
+		parts := strings.Split(want, "|")
+		for i, p := range ps {
+			text := p.String()
+			ok := !used[i] && strings.HasPrefix(text, parts[0])
+			for _, part := range parts[1:] {
+				ok = ok && strings.Contains(text, part)
+			}
+			if ok {
+				used[i] = true
+				continue next
+			}
+		}
+		t.Errorf("%s: no problem is %s", name, want)
+	}
+	for i, p := range ps {
+		if !used[i] {
+			t.Errorf("%s: unexpected problem\n%s", name, p)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -49,7 +50,7 @@ func TestWarningIsBackup(t *testing.T) {
 	q := Query{BackupWeight: 1}
 	for state, want := range map[string]bool{"passing": false, "warning": true, "critical": false} {
 		e.Checks = checks(state)
-		set, _ := convert("web", []*api.ServiceEntry{e})
+		set, _ := convert(&Query{Service: "web"}, []*api.ServiceEntry{e})
 		q.markBackups(set)
 		if set[0].Backup != want {
 			t.Errorf("%s: backup %v, want %v", state, set[0].Backup, want)
@@ -57,19 +58,34 @@ func TestWarningIsBackup(t *testing.T) {
 	}
 }
 
+// diffable puts two sets of one instance behind each other.
+func diffable(a, b []Instance) []Instance { return append(slices.Clone(a), b...) }
+
 func TestNodeMeta(t *testing.T) {
 	e := entry("n", "a", "10.0.0.1", "", 80)
-	e.Node.Meta = map[string]string{"zone": "a"}
-	set, _ := convert("web", []*api.ServiceEntry{e})
-	if !reflect.DeepEqual(set[0].NodeMeta, map[string]string{"zone": "a"}) || set[0].Meta != nil {
+	read := func(key, zone, version string) []Instance {
+		e.Node.Meta = map[string]string{"zone": zone, "consul-version": version}
+		set, _ := convert(&Query{Service: "web", NodeMeta: key}, []*api.ServiceEntry{e})
+		return set
+	}
+	set := read("zone", "a", "1.20.1")
+	if set[0].Zone != "a" || set[0].Meta != nil {
 		t.Errorf("%+v", set[0])
 	}
-	next := set[0]
-	next.NodeMeta = map[string]string{"zone": "b"}
-	if d := diff(set, []Instance{next}); d.Changed != 1 {
-		t.Errorf("a node that moved: %+v", d)
+	for _, c := range []struct {
+		of   string
+		set  []Instance
+		want int
+	}{
+		{"a node that moved", diffable(set, read("zone", "b", "1.20.1")), 1},
+		{"a node that was upgraded", diffable(set, read("zone", "a", "1.20.2")), 0},
+		{"no key is asked for", diffable(read("", "a", "1.20.1"), read("", "b", "1.20.2")), 0},
+	} {
+		if d := diff(c.set[:1], c.set[1:]); d.Changed != c.want {
+			t.Errorf("%s: %+v", c.of, d)
+		}
 	}
-	next = set[0]
+	next := set[0]
 	next.Backup = true
 	if d := diff(set, []Instance{next}); d.Changed != 1 {
 		t.Errorf("one that became a backup: %+v", d)
@@ -100,6 +116,7 @@ func TestLocate(t *testing.T) {
 		body   string
 	}{
 		{403, "Permission denied: anonymous token lacks permission 'agent:read'"},
+		{403, "Permission denied: anonymous token lacks permission 'agent:read'"}, // the same again
 		{429, "slow down"},
 		{200, `{`},
 		{200, `{"Config": {"NodeName": "", "Datacenter": "dc1"}}`},
@@ -107,12 +124,14 @@ func TestLocate(t *testing.T) {
 		{200, `{"Config": {"NodeName": "n1", "Datacenter": "dc1", "Server": true}, "Coord": {"Vec": [0]}, "Member": {"Tags": {}}, "Meta": {"zone": "a"}}`},
 	}
 	var asked atomic.Int64
+	var at [16]time.Time
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n := int(asked.Add(1)) - 1
 		if r.URL.Path != "/v1/agent/self" || n >= len(answers) {
 			t.Errorf("asked %d times, for %s", n+1, r.URL)
 			return
 		}
+		at[n] = time.Now()
 		w.WriteHeader(answers[n].status)
 		_, _ = w.Write([]byte(answers[n].body))
 	}))
@@ -130,6 +149,10 @@ func TestLocate(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("found %+v, want %+v", got, want)
 	}
+	// The 429, which is not the first error, is answered with the longer pause.
+	if pause, least := at[3].Sub(at[2]), cfg.backoff(2, true, 0); pause < least {
+		t.Errorf("%v after a 429, want %v at least", pause, least)
+	}
 	var levels []string
 	for line := range strings.Lines(log.String()) {
 		var entry map[string]any
@@ -137,11 +160,12 @@ func TestLocate(t *testing.T) {
 			t.Fatal(err)
 		}
 		levels = append(levels, entry["@level"].(string))
-		if hint, _ := entry["hint"].(string); entry["@level"] == "warn" && !strings.Contains(hint, `agent_prefix "" { policy = "read" }`) {
-			t.Errorf("hint %q", hint)
+		hint, _ := entry["hint"].(string)
+		if text, _ := entry["error"].(string); strings.Contains(text, "403") != strings.Contains(hint, `agent_prefix "" { policy = "read" }`) {
+			t.Errorf("error %q with the hint %q", text, hint)
 		}
 	}
-	if strings.Join(levels, " ") != "warn info" {
+	if strings.Join(levels, " ") != "warn warn warn warn info" { // 403, 429, no JSON, no name
 		t.Errorf("log:\n%s", log.String())
 	}
 

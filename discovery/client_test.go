@@ -50,7 +50,7 @@ func first(t *testing.T, c Config) ([]Instance, error) {
 	}
 	src := NewConsul(client, Query{Service: "web"}, c, Env{})
 	entries, _, err := src.read(t.Context())
-	set, _ := convert("web", entries)
+	set, _ := convert(&Query{Service: "web"}, entries)
 	return set, err
 }
 

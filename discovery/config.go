@@ -183,6 +183,10 @@ type Query struct {
 	// weights { passing = 10, warning = 1 } an instance is a backup while it is
 	// in warning.
 	BackupWeight int
+	// NodeMeta is the key of the nodes' meta that becomes Instance.Zone; "": none.
+	// All else in there is left behind: 10,000 nodes have megabytes of it, and
+	// some of it changes with every upgrade of Consul.
+	NodeMeta string
 }
 
 // DefaultQuery returns the query of a service that names nothing else.

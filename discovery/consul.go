@@ -199,7 +199,7 @@ func (c *Consul) answered(entries []*api.ServiceEntry, meta *api.QueryMeta) {
 		l.fails = 0
 	}
 	c.record.answer(meta.LastContact)
-	set, odd := convert(c.query.Service, entries)
+	set, odd := convert(&c.query, entries)
 	c.query.markBackups(set)
 	if l.verify && meta.KnownLeader && !meta.ResultsFilteredByACLs && len(set) == 0 {
 		if l.emptyReads == 0 {

@@ -20,7 +20,7 @@ type oddity struct {
 
 // convert turns an answer of /v1/health/service into a set: valid instances,
 // ordered by ID, each ID once. Whatever else the answer holds becomes an oddity.
-func convert(service string, entries []*api.ServiceEntry) ([]Instance, []oddity) {
+func convert(q *Query, entries []*api.ServiceEntry) ([]Instance, []oddity) {
 	set := make([]Instance, 0, len(entries))
 	var odd []oddity
 	for _, e := range entries {
@@ -28,7 +28,7 @@ func convert(service string, entries []*api.ServiceEntry) ([]Instance, []oddity)
 			odd = append(odd, oddity{Text: "entry without node or service", Dropped: true})
 			continue
 		}
-		inst, remark := instance(service, e)
+		inst, remark := instance(q, e)
 		if err := inst.Validate(); err != nil {
 			odd = append(odd, oddity{inst.ID, err.Error(), true})
 			continue
@@ -52,12 +52,16 @@ func convert(service string, entries []*api.ServiceEntry) ([]Instance, []oddity)
 }
 
 // instance reads one entry. The result is not valid unless Validate says so.
-func instance(service string, e *api.ServiceEntry) (Instance, string) {
+func instance(q *Query, e *api.ServiceEntry) (Instance, string) {
 	h := aggregate(e.Checks)
 	weight, remark := effectiveWeight(e.Service.Weights, h)
+	zone := ""
+	if q.NodeMeta != "" {
+		zone = e.Node.Meta[q.NodeMeta]
+	}
 	return Instance{
 		ID:         instanceID(e.Node.Node, e.Service.ID),
-		Service:    cmp.Or(e.Service.Service, service),
+		Service:    cmp.Or(e.Service.Service, q.Service),
 		Node:       e.Node.Node,
 		Datacenter: cmp.Or(e.Node.Datacenter, e.Service.Datacenter),
 		Address:    canonical(cmp.Or(e.Service.Address, e.Node.Address)),
@@ -66,7 +70,7 @@ func instance(service string, e *api.ServiceEntry) (Instance, string) {
 		Health:     h,
 		Tags:       sorted(e.Service.Tags),
 		Meta:       e.Service.Meta,
-		NodeMeta:   e.Node.Meta,
+		Zone:       zone,
 	}, remark
 }
 
@@ -108,7 +112,7 @@ func canonical(address string) string {
 }
 
 // Validate reports why an instance cannot be used. The catalog is untrusted:
-// what it holds ends in dials, logs and terminals. Tags and both Metas are not
+// what it holds ends in dials, logs and terminals. Tags, Meta and Zone are not
 // looked at.
 func (i Instance) Validate() error {
 	switch {

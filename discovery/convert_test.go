@@ -110,7 +110,7 @@ func TestConvert(t *testing.T) {
 	full.Service.Meta = map[string]string{"k": "v"}
 	full.Service.Weights = api.AgentWeights{Passing: 7, Warning: 3}
 	full.Checks = checks("warning")
-	set, odd := convert("web", []*api.ServiceEntry{
+	set, odd := convert(&Query{Service: "web"}, []*api.ServiceEntry{
 		entry("n2", "web-1", "node.example", "", 80), // the same service ID on another node
 		full,
 		entry("n1/x%", "web-1", "10.0.0.3", "", 80),
@@ -154,12 +154,12 @@ func TestConvertLeavesOut(t *testing.T) {
 	var all []*api.ServiceEntry
 	for _, k := range kinds {
 		all = append(all, k.e)
-		set, odd := convert("web", []*api.ServiceEntry{k.e})
+		set, odd := convert(&Query{Service: "web"}, []*api.ServiceEntry{k.e})
 		if len(set) != 0 || len(odd) != 1 || !odd[0].Dropped || !strings.Contains(odd[0].Text, k.want) {
 			t.Errorf("%s: set %+v, odd %+v", k.want, set, odd)
 		}
 	}
-	set, odd := convert("web", append(all, heavy))
+	set, odd := convert(&Query{Service: "web"}, append(all, heavy))
 	if len(set) != 1 || set[0].Weight != maxWeight || len(odd) != len(kinds)+1 || odd[len(odd)-1].Dropped {
 		t.Errorf("set %+v, odd %+v", set, odd)
 	}
@@ -171,7 +171,7 @@ func TestConvertKeepsTheSameOfDoubles(t *testing.T) {
 	}
 	for range 20 {
 		rand.Shuffle(len(in), func(i, j int) { in[i], in[j] = in[j], in[i] })
-		set, odd := convert("web", in)
+		set, odd := convert(&Query{Service: "web"}, in)
 		if len(set) != 2 || set[0].HostPort() != "10.0.0.1:80" || len(odd) != 2 {
 			t.Fatalf("set %+v, odd %+v", set, odd)
 		}
@@ -188,7 +188,7 @@ func FuzzConvert(f *testing.F) {
 		if json.Unmarshal(body, &in) != nil {
 			return
 		}
-		set, odd := convert("web", in)
+		set, odd := convert(&Query{Service: "web"}, in)
 		dropped := 0
 		for _, o := range odd {
 			if o.Dropped {
@@ -210,7 +210,7 @@ func FuzzConvert(f *testing.F) {
 			}
 		}
 		slices.Reverse(in)
-		again, _ := convert("web", in)
+		again, _ := convert(&Query{Service: "web"}, in)
 		if d := diff(set, again); d.Added+d.Removed > 0 {
 			t.Fatalf("the order of the answer matters: %+v", d)
 		}

@@ -83,7 +83,7 @@ func TestDiffAgainstMaps(t *testing.T) {
 
 func TestByAnswer(t *testing.T) {
 	in := []*api.ServiceEntry{entry("n", "c", "10.0.0.1", "", 1), nil, entry("n", "a", "10.0.0.1", "", 0), entry("n", "b", "10.0.0.1", "", 1), entry("n", "c", "10.0.0.9", "", 1)}
-	set, _ := convert("web", in)
+	set, _ := convert(&Query{Service: "web"}, in)
 	before := slices.Clone(set)
 	var got []string
 	for _, i := range byAnswer(set, in) {
@@ -126,8 +126,8 @@ func BenchmarkAnswer1000(b *testing.B) {
 	if err := json.Unmarshal(body, &in); err != nil {
 		b.Fatal(err)
 	}
-	set, _ := convert("web", in)
-	next, _ := convert("web", in)
+	set, _ := convert(&Query{Service: "web"}, in)
+	next, _ := convert(&Query{Service: "web"}, in)
 	b.Run("decode", func(b *testing.B) {
 		b.ReportAllocs()
 		b.SetBytes(int64(len(body)))
@@ -141,7 +141,7 @@ func BenchmarkAnswer1000(b *testing.B) {
 	b.Run("convert", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if s, _ := convert("web", in); len(s) != 1000 {
+			if s, _ := convert(&Query{Service: "web"}, in); len(s) != 1000 {
 				b.Fatal(len(s))
 			}
 		}

@@ -74,8 +74,8 @@ type Instance struct {
 	Health Health
 	Tags   []string // sorted
 	Meta   map[string]string
-	// NodeMeta is that of the instance's node.
-	NodeMeta map[string]string
+	// Zone is the value of Query.NodeMeta in the meta of the instance's node.
+	Zone string
 	// Backup: to be used only when no other instance can be. See Query.
 	Backup bool
 }

@@ -3,8 +3,10 @@ package discovery
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 
 	"github.com/hashicorp/consul/api"
 	"github.com/hashicorp/go-hclog"
@@ -17,8 +19,8 @@ type Self struct {
 	Meta             map[string]string // the node's
 }
 
-// ReadSelf asks the agent once. A token needs agent:read for it.
-func ReadSelf(ctx context.Context, client *api.Client) (Self, error) {
+// readSelf asks the agent once. A token needs agent:read for it.
+func readSelf(ctx context.Context, client *api.Client) (Self, error) {
 	var answer struct {
 		Config struct{ NodeName, Datacenter string }
 		Meta   map[string]string
@@ -36,11 +38,12 @@ func ReadSelf(ctx context.Context, client *api.Client) (Self, error) {
 }
 
 // Locate asks the agent until it answers, at the pace of c's back-off, calls
-// found once and returns; or returns when ctx ends. Only the first error is
-// logged.
+// found once and returns; or returns when ctx ends. An error is logged when it is
+// of another kind than the one before.
 func Locate(ctx context.Context, client *api.Client, c Config, log hclog.Logger, found func(Self)) {
+	told := ""
 	for n := 0; ; n++ {
-		self, err := ReadSelf(ctx, client)
+		self, err := readSelf(ctx, client)
 		if err == nil {
 			log.Info("this machine's place is known", "node", self.Node, "datacenter", self.Datacenter)
 			found(self)
@@ -49,20 +52,27 @@ func Locate(ctx context.Context, client *api.Client, c Config, log hclog.Logger,
 		if ctx.Err() != nil {
 			return
 		}
-		busy := false
-		if text := presentable(err, c.Token); n == 0 {
-			var status api.StatusError
-			hint := "asking again"
-			if errors.As(err, &status) {
-				busy = status.Code == http.StatusTooManyRequests
-				if status.Code == http.StatusForbidden {
-					hint = `the token needs agent_prefix "" { policy = "read" }, or say node and zone in locality`
-				}
-			}
-			log.Warn("the Consul agent does not say where this machine is: nothing is preferred as near", "error", text, "hint", hint)
+		var status api.StatusError
+		_ = errors.As(err, &status) // else its code is 0
+		hint := "asking again"
+		if status.Code == http.StatusForbidden {
+			hint = `the token needs agent_prefix "" { policy = "read" }, or say node and zone in locality`
 		}
-		if sleep(ctx, c.backoff(n, busy, rand.Float64())) != nil {
+		text := presentable(err, c.Token)
+		level, kind := hclog.Debug, fmt.Sprint(status.Code, strings.Map(notDigit, text)) // a port of ours makes no other kind
+		if kind != told {
+			level, told = hclog.Warn, kind
+		}
+		log.Log(level, "the Consul agent does not say where this machine is: nothing is preferred as near", "error", text, "hint", hint)
+		if sleep(ctx, c.backoff(n, status.Code == http.StatusTooManyRequests, rand.Float64())) != nil {
 			return
 		}
 	}
+}
+
+func notDigit(r rune) rune {
+	if r >= '0' && r <= '9' {
+		return -1
+	}
+	return r
 }

@@ -105,17 +105,16 @@ func TestFailuresFade(t *testing.T) {
 func TestAIMDFallsAgain(t *testing.T) {
 	for _, idle := range []time.Duration{time.Second, 24 * time.Hour, 26 * 24 * time.Hour} {
 		var a aimd
-		a.observe(now, 0, time.Second, 1, true)
-		a.observe(now+idle, 0, time.Second, 1, true)
+		a.observe(now, 1, true)
+		a.observe(now+idle, 1, true)
 		around(t, "limit after "+idle.String(), a.limit(1), aimdFirst*aimdLess*aimdLess, 1e-3)
 	}
 }
 
 func TestAIMD(t *testing.T) {
 	var a aimd
-	const budget = time.Second
-	ok := func(at time.Duration) { a.observe(at, 100*time.Millisecond, budget, 2, false) }
-	slow := func(at time.Duration) { a.observe(at, 301*time.Millisecond, budget, 2, false) }
+	ok := func(at time.Duration) { a.observe(at, 2, false) }
+	slow := func(at time.Duration) { a.observe(at, 2, true) }
 
 	around(t, "first limit", a.limit(2), 2*aimdFirst, 0)
 	a.flying.Store(aimdFirst)
@@ -137,12 +136,41 @@ func TestAIMD(t *testing.T) {
 	around(t, "after a slow one", a.limit(2), was*aimdLess, 1e-3)
 	slow(now + aimdPause - 1)
 	around(t, "after another at once", a.limit(2), was*aimdLess, 1e-3)
-	a.observe(now+aimdPause, time.Millisecond, budget, 2, true)
-	around(t, "after a failure", a.limit(2), was*aimdLess*aimdLess, 1e-3)
+	slow(now + aimdPause)
+	around(t, "after another after the pause", a.limit(2), was*aimdLess*aimdLess, 1e-3)
 	for i := range 100 {
 		slow(now + time.Duration(i+2)*aimdPause)
 	}
 	around(t, "least", a.limit(2), 1, 1e-6)
+}
+
+func TestTooLate(t *testing.T) {
+	if got := tooLate(time.Second, 20*time.Millisecond); got != 300*time.Millisecond {
+		t.Errorf("of a second: %v", got)
+	}
+	if got := tooLate(5*time.Second, 2*time.Second); got != 4*time.Second {
+		t.Errorf("of work that is slow by nature: %v", got)
+	}
+}
+
+// TestCalm: it follows the pace down at once and up slowly, as overload must
+// not count as normal.
+func TestCalm(t *testing.T) {
+	var c calm
+	if c.observe(0, now) != 0 {
+		t.Error("something of nothing")
+	}
+	c.observe(50, now)
+	c.observe(20, now)
+	around(t, "least", c.observe(400, now+time.Minute).Seconds()*1e3, 20*math.Exp2(0.1), 0.01)
+	at := now
+	for range 600 {
+		at += time.Second
+		c.observe(400, at)
+	}
+	around(t, "after ten minutes", c.ms, 20*math.Exp2(1.1), 0.1)
+	around(t, "after an idle hour", c.observe(400, at+time.Hour).Seconds()*1e3, 400, 0.01)
+	around(t, "at Build, without a clock", c.observe(1, 0).Seconds()*1e3, 400, 0.01)
 }
 
 func TestOthers(t *testing.T) {

@@ -54,6 +54,7 @@ type resource struct {
 	cfg  ResourceConfig
 	rand Rand
 	stay stay
+	calm calm
 	aimd aimd
 }
 

@@ -30,14 +30,15 @@ func (p *resourcePicker) congestion(e *Endpoint, now time.Duration) float32 {
 // Done implements Observer.
 func (p *resourcePicker) Done(e *Endpoint, now time.Duration, sent float32, r Result) {
 	defer p.policy.aimd.flying.Add(-1)
-	took := r.FirstByte // the rest is up to the client
-	if took == 0 {
-		took = r.Age
-	}
-	// Who left early says nothing; who left late, that it was slow.
-	late := float64(took) > aimdSlow*float64(r.Budget)
-	if r.Budget > 0 && (r.Outcome != Ignore || late) && !p.table.Load().seeing {
-		p.policy.aimd.observe(now, took, r.Budget, len(p.slots), r.Outcome != Success)
+	if t := p.table.Load(); r.Budget > 0 && !t.seeing {
+		took := r.FirstByte // the rest is up to the client
+		if took == 0 {
+			took = r.Age
+		}
+		late := took > tooLate(r.Budget, t.calm)
+		if r.Outcome != Ignore || late { // who left early says nothing
+			p.policy.aimd.observe(now, len(p.slots), late || r.Outcome == Failure || r.Outcome == Drop)
+		}
 	}
 	switch r.Outcome {
 	case Success:

@@ -62,6 +62,7 @@ type table struct {
 
 	pace   float64 // g: mean time of a request on its own, on a whole core, in ms; 0: none known
 	seeing bool    // at least half of the reports are fresh
+	calm   time.Duration
 	why    []rating
 }
 
@@ -122,7 +123,7 @@ type means struct {
 func newTable(p *resourcePicker, now time.Duration) *table {
 	t := &table{at: now, rated: make([]rated, len(p.slots)), why: make([]rating, len(p.slots))}
 	m := p.means(now)
-	t.pace = m.pace
+	t.pace, t.calm = m.pace, p.policy.calm.observe(m.pace, now)
 	t.perStay = float32(1 / p.policy.stay.smooth(m.stay))
 	var all, stale float64
 	var flying int64

@@ -101,7 +101,7 @@ func TestAffinityOverRestarts(t *testing.T) {
 		}
 		another := func(c *Config, s *ServiceConfig) {
 			set(c, s)
-			s.HTTP.Affinity.Secret += " and another one"
+			s.HTTP.Affinity.Secret += " and yet another one"
 		}
 		if _, again := ask(t, startBefore(t, another, "a", "b", "c"), "Cookie", cookie); again == "" {
 			t.Errorf("%s: one with another secret takes the cookie", name)

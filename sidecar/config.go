@@ -5,9 +5,11 @@ package sidecar
 import (
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode"
 
 	"outrigger/agentstats"
 	"outrigger/discovery"
@@ -86,8 +88,9 @@ func (c Config) Validate() error {
 	if c.Grace < 0 || c.Grace > time.Hour {
 		errs = append(errs, fmt.Errorf("grace is %v, allowed are 0s to 1h", c.Grace))
 	}
-	if c.StateDir != "" && !filepath.IsAbs(c.StateDir) {
-		errs = append(errs, fmt.Errorf("state_dir is %q, which is no absolute path", c.StateDir))
+	unprintable := func(r rune) bool { return !unicode.IsPrint(r) }
+	if c.StateDir != "" && (!filepath.IsAbs(c.StateDir) || strings.ContainsFunc(c.StateDir, unprintable)) {
+		errs = append(errs, fmt.Errorf("state_dir is %q, which is no absolute path of printable characters", c.StateDir))
 	}
 	if len(c.Services) == 0 {
 		errs = append(errs, errors.New("there is no service block: nothing to listen for"))
@@ -154,6 +157,15 @@ func (s ServiceConfig) engine() h1.Config {
 		}
 	}
 	return c
+}
+
+// oneKey reports whether all requests that come in there have the same hash key.
+func (s ServiceConfig) oneKey(ln net.Addr) bool {
+	if s.engine().Hash.On != "source" || len(s.HTTP.Forward.Trust) > 0 {
+		return false
+	}
+	tcp, ok := ln.(*net.TCPAddr)
+	return !ok || tcp.IP.IsLoopback()
 }
 
 func has(list []string, s string) bool {

@@ -20,7 +20,17 @@ func (sc *Sidecar) locate(ctx context.Context) {
 	}
 	discovery.Locate(ctx, sc.client, sc.cfg.Consul, sc.log.Named("discovery"), func(self discovery.Self) {
 		for _, s := range ask {
-			s.balancer.SetSelf(self)
+			s.locate(self)
 		}
 	})
+}
+
+// locate tells the balancer where this sidecar is, and the operator if that is
+// not enough to prefer what is near.
+func (s *service) locate(self discovery.Self) {
+	s.balancer.SetSelf(self)
+	if key := s.cfg.Balance.Locality.NodeMeta(); key != "" && s.balancer.Here().Zone == "" {
+		s.log.Warn("locality prefers the same zone, but this node's meta does not say which it is in: no endpoint counts as in it; set zone, or in zone_meta the key that has it",
+			"node", self.Node, "zone_meta", key)
+	}
 }

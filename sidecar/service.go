@@ -46,6 +46,9 @@ func newService(c ServiceConfig, agents agentstats.PollConfig, source discovery.
 	if s.ln, err = listen(&c); err != nil {
 		return nil, fmt.Errorf("service %q: %w", c.Name, err)
 	}
+	if c.oneKey(s.ln.Addr()) {
+		s.log.Warn(`consistent_hash hashes the client's address, but all clients here are this machine's and none is believed about whom it serves (forward trust is empty): all requests have one key; hash on = "header", "cookie", "path" or "query"`)
+	}
 	s.access, err = access.New(c.Access, access.Options{Service: c.Name, Rand: env.Rand, Log: s.log.Named("access")})
 	if err != nil {
 		_ = s.ln.Close()
@@ -132,6 +135,7 @@ func (s *service) describe() admin.Service {
 		Name: s.cfg.Name, Listen: listenText(s.ln.Addr()),
 		Status:    s.balancer.Status,
 		Explain:   s.balancer.Explain,
+		Key:       s.http.Hash.Hash,
 		Decisions: s.balancer.Decisions,
 		Denials:   s.balancer.Denials,
 		Discovery: s.source.Status,

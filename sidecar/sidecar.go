@@ -46,12 +46,13 @@ func New(cfg Config, log hclog.Logger, version string) (*Sidecar, error) {
 		return nil, err
 	}
 	sc := &Sidecar{cfg: cfg, log: log, engine: engine, client: client}
-	keys, err := newAffinityKeys(cfg)
+	keys, err := newAffinityKeys(cfg, log)
 	if err != nil {
 		return nil, err
 	}
 	o := admin.Options{Version: version, Log: log.Named("admin"), Draining: sc.draining.Load}
 	for _, c := range cfg.Services {
+		c.Discover.NodeMeta = c.Balance.Locality.NodeMeta()
 		source := discovery.NewConsul(client, c.Discover, cfg.Consul, discovery.Env{Logger: log.Named("discovery")})
 		s, err := newService(c, cfg.Agents, source, engine, env, log)
 		if err != nil {

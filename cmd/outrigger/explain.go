@@ -12,29 +12,32 @@ import (
 	"strings"
 
 	"outrigger/sidecar/admin"
+	"outrigger/sidecar/balance"
 )
 
 func runExplain(ctx context.Context, args []string, s streams) int {
 	fs := flag.NewFlagSet("explain", flag.ContinueOnError)
 	addr := fs.String("addr", admin.DefaultConfig().Listen, "`ADDR:PORT` of the sidecar's admin listener")
-	key := fs.String("key", "", "explain it for a request with this `KEY`: a text that consistent_hash hashes, or the hash as a number")
+	key := fs.String("key", "", "explain it for a request with this `KEY`: the text that consistent_hash hashes")
+	hash := fs.String("hash", "", "explain it for a request whose key has this hash, a `NUMBER`")
 	tried := fs.String("tried", "", "explain it for a request that was sent to the endpoints `ID,ID` already")
-	last := fs.Int("last", 0, "list the last `N` requests sent and as many own 503s instead, 1 to 256")
+	top := fs.Int("top", 0, "show the first `N` candidates of each policy, 1 to 10000 (default 1000)")
+	last := fs.Int("last", 0, fmt.Sprintf("list the last `N` requests sent and as many own 503s instead, 1 to %d", balance.MaxLast))
 	asJSON := fs.Bool("json", false, "print what /v1/explain says, as JSON")
-	name := ""
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		name, args = args[0], args[1:]
-	}
-	if status, ok := parse(fs, args, s, "explain NAME [-key KEY] [-tried ID,ID] [-last N] [-json] [-addr ADDR:PORT]"); !ok {
+	const synopsis = "explain NAME [-key KEY|-hash NUMBER] [-tried ID,ID] [-top N] [-last N] [-json] [-addr ADDR:PORT]"
+	if status, ok := parse(fs, args, s, synopsis); !ok {
 		return status
 	}
-	rest := fs.Args()
-	if name == "" && len(rest) > 0 {
-		name, rest = rest[0], rest[1:]
+	name := fs.Arg(0)
+	if fs.NArg() > 0 { // flags may come behind it too
+		if status, ok := parse(fs, fs.Args()[1:], s, synopsis); !ok {
+			return status
+		}
 	}
+	rest := fs.Args()
 	query := url.Values{"service": {name}}
 	fs.Visit(func(f *flag.Flag) {
-		if slices.Contains([]string{"key", "tried", "last"}, f.Name) {
+		if slices.Contains([]string{"key", "hash", "tried", "top", "last"}, f.Name) {
 			query.Set(f.Name, f.Value.String())
 		}
 	})
@@ -45,10 +48,12 @@ func runExplain(ctx context.Context, args []string, s streams) int {
 	case name == "":
 		err = errors.New("which service? Write outrigger explain NAME; outrigger status shows them")
 	case err != nil:
-	case query.Has("last") && (*last < 1 || *last > 256):
-		err = fmt.Errorf("-last is %d, allowed are 1 to 256", *last)
-	case query.Has("last") && (*key != "" || *tried != ""):
-		err = errors.New("-last lists what was decided, so -key and -tried have no meaning beside it")
+	case query.Has("last") && (*last < 1 || *last > balance.MaxLast):
+		err = fmt.Errorf("-last is %d, allowed are 1 to %d", *last, balance.MaxLast)
+	case query.Has("last") && (*key != "" || *hash != "" || *tried != "" || *top != 0):
+		err = errors.New("-last lists what was decided, so -key, -hash, -tried and -top have no meaning beside it")
+	case query.Has("key") && query.Has("hash"):
+		err = errors.New("-key is hashed and -hash is the result: leave one out")
 	}
 	if err != nil {
 		fmt.Fprint(s.err, cleanError("explain", err))
@@ -136,6 +141,9 @@ func (p *statusPage) policy(doc *admin.PolicyDoc) {
 		rows = append(rows, explainRow(&doc.Candidates[i], terms, predicted))
 	}
 	p.table(rows)
+	if doc.LeftOut > 0 {
+		p.line("  and %d more; -top shows up to 10000", doc.LeftOut)
+	}
 }
 
 // termColumns returns the names of the terms that differ between candidates, and

@@ -192,7 +192,7 @@ func TestExplainOfASidecar(t *testing.T) {
 			t.Errorf("control characters reach the terminal: %q", out)
 		}
 	}
-	for _, args := range [][]string{{"web", "-addr", addr}, {"-addr", addr, "web"}} {
+	for _, args := range [][]string{{"web", "-addr", addr}, {"-addr", addr, "web"}, {"-addr", addr, "web", "-key", "a"}} {
 		code, out, errs := explainRun(t.Context(), args...)
 		if code != 0 || errs != "" {
 			t.Fatalf("%q: exit %d: %s", args, code, errs)
@@ -204,6 +204,11 @@ func TestExplainOfASidecar(t *testing.T) {
 		t.Errorf("with a key: exit %d: %s", code, errs)
 	}
 	has(out, "a pick made now took n/a")
+	code, out, errs = explainRun(t.Context(), "-hash", "0xff", "web", "-addr", addr, "-top", "1")
+	if code != 0 || errs != "" {
+		t.Errorf("with a hash: exit %d: %s", code, errs)
+	}
+	has(out, "a pick made now took n/a", "and 1 more; -top shows up to 10000")
 	code, out, _ = explainRun(t.Context(), "web", "-addr", addr, "-last", "50")
 	if code != 0 {
 		t.Errorf("-last: exit %d", code)
@@ -253,6 +258,10 @@ func TestExplainUsage(t *testing.T) {
 		{[]string{"web", "-last", "0"}, 2, "-last is 0, allowed are 1 to 256"},
 		{[]string{"web", "-last", "257"}, 2, "allowed are 1 to 256"},
 		{[]string{"web", "-last", "5", "-key", "a"}, 2, "have no meaning beside it"},
+		{[]string{"-last", "5", "web", "-top", "3"}, 2, "have no meaning beside it"},
+		{[]string{"-hash", "5", "web", "-key", "a"}, 2, "leave one out"},
+		{[]string{"web", "-json", "db"}, 2, `"db" is not understood`},
+		{[]string{"-json", "web", "-nonsense"}, 2, "flag provided but not defined: -nonsense"},
 	} {
 		if code, out, errs := explainRun(t.Context(), c.args...); code != c.code || out != "" || !strings.Contains(errs, c.want) {
 			t.Errorf("%q: exit %d, %q, %q; want %d and %q", c.args, code, out, errs, c.code, c.want)

@@ -232,6 +232,12 @@ func (p *statusPage) service(s *admin.ServiceDoc) {
 		s.Capacity.TripsTotal, s.Queue.Waiting, s.Queue.ServedTotal, s.Queue.OverflowedTotal, s.Queue.TimedOutTotal)
 	p.line("  requests   %d sent, %d of them retries, %d retries denied; own 503s: %s",
 		s.AttemptsTotal, s.RetriesTotal, s.RetriesDeniedTotal, statusCounts(s.RefusedTotal))
+	if s.PinnedTotal+s.PinMissedTotal > 0 {
+		p.line("  affinity   %d pinned, %d not at once where they belong", s.PinnedTotal, s.PinMissedTotal)
+	}
+	if h := s.Here; h != nil {
+		p.line("  here       node %s, zone %s, datacenter %s", cmp.Or(h.Node, "unknown"), cmp.Or(h.Zone, "unknown"), cmp.Or(h.Datacenter, "unknown"))
+	}
 	if sh := s.Shadow; sh != nil {
 		p.line("  shadow     %s", statusShadow(sh))
 	}
@@ -244,8 +250,15 @@ func (p *statusPage) service(s *admin.ServiceDoc) {
 		return
 	}
 	rows := [][]string{{"ENDPOINT", "ADDRESS", "WEIGHT", "HEALTH", "STATE", "IN-FLIGHT", "REQUESTS", "FAILED", "LATENCY", "CPU", "MEM", "FIGURES", "BREAKER"}}
+	if s.Here != nil {
+		rows[0] = append(rows[0], "DISTANCE")
+	}
 	for i := range s.Endpoints {
-		rows = append(rows, statusRow(&s.Endpoints[i]))
+		row := statusRow(&s.Endpoints[i])
+		if s.Here != nil {
+			row = append(row, cmp.Or(s.Endpoints[i].Distance, "-"))
+		}
+		rows = append(rows, row)
 	}
 	p.table(rows)
 }
@@ -272,6 +285,10 @@ func statusRow(e *admin.EndpointDoc) []string {
 	if !e.Ready {
 		state = e.Why
 	}
+	weight := strconv.Itoa(e.Weight)
+	if e.SlowStart != nil {
+		weight += fmt.Sprintf(" at %.0f%%", *e.SlowStart*100)
+	}
 	inFlight := strconv.Itoa(e.InFlight)
 	if e.Limit != nil {
 		inFlight += "/" + strconv.Itoa(*e.Limit)
@@ -288,7 +305,7 @@ func statusRow(e *admin.EndpointDoc) []string {
 		breaker += fmt.Sprintf(", ejected %dx", e.Breaker.EjectionsTotal)
 	}
 	return []string{
-		e.ID, e.Address, strconv.Itoa(e.Weight), e.Health, state, inFlight,
+		e.ID, e.Address, weight, e.Health, state, inFlight,
 		strconv.FormatUint(e.RequestsTotal, 10), strconv.FormatUint(e.FailuresTotal, 10),
 		latency, cpu, mem, statusFigures(e), breaker,
 	}

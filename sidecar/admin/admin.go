@@ -28,8 +28,9 @@ type Service struct {
 
 	Status    func() balance.Status // required
 	Explain   func(balance.Question) (balance.Explanation, error)
-	Decisions func(n int) []balance.Decision // up to n, the newest first
-	Denials   func(n int) []balance.Denial   // likewise
+	Key       func(text string) (uint64, error) // hashes as requests are hashed; nil: picker.Hash
+	Decisions func(n int) []balance.Decision    // up to n, the newest first
+	Denials   func(n int) []balance.Denial      // likewise
 	Discovery func() discovery.Status
 	Traffic   func() Traffic
 	Agents    func(id string) AgentStatus // by endpoint ID
@@ -80,6 +81,7 @@ const (
 	maxConns       = 128      // beyond that, new ones are closed at once
 	maxHeaderBytes = 16 << 10 // scrapers send well under 1 KiB
 	maxScrapes     = 4        // at once
+	maxDocuments   = 4        // of /v1 at once: one of 10,000 endpoints takes tens of MiB to make
 	headerTimeout  = 5 * time.Second
 	writeTimeout   = 30 * time.Second // Prometheus gives up after 10 s by default
 	idleTimeout    = 2 * time.Minute  // longer than the usual scrape interval of 15 s to 1 min
@@ -96,6 +98,7 @@ type Server struct {
 	durations map[string]*observers // by service
 	http      *http.Server
 	conns     atomic.Int64
+	documents chan struct{} // has one in it for each that is being made
 	ln        net.Listener
 }
 
@@ -117,7 +120,7 @@ func New(cfg Config, o Options) (*Server, error) {
 	if err := checkServices(o.Services); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, o: o, started: o.Now()}
+	s := &Server{cfg: cfg, o: o, started: o.Now(), documents: make(chan struct{}, maxDocuments)}
 	if err := s.register(); err != nil {
 		return nil, fmt.Errorf("admin metrics: %w", err)
 	}

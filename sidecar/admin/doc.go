@@ -44,15 +44,28 @@ type ServiceDoc struct {
 	AttemptsTotal      uint64 `json:"attempts_total"`
 	RetriesTotal       uint64 `json:"retries_total"`        // among the attempts
 	RetriesDeniedTotal uint64 `json:"retries_denied_total"` // forbidden by the budget
+	// Requests that got the endpoint of their affinity, and those that did not get
+	// it at once: it was not ready, had no room or had been tried.
+	PinnedTotal    uint64 `json:"pinned_total"`
+	PinMissedTotal uint64 `json:"pin_missed_total"`
 	// RefusedTotal counts our own 503s by Outrigger-Reason.
 	RefusedTotal map[string]uint64 `json:"refused_total"`
 
+	Here      *HereDoc      `json:"here,omitempty"`   // absent: nothing is preferred for being near
 	Shadow    *ShadowDoc    `json:"shadow,omitempty"` // absent: there is none
 	Queue     QueueDoc      `json:"queue"`
 	Capacity  CapacityDoc   `json:"capacity_breaker"`
 	Discovery *DiscoveryDoc `json:"discovery,omitempty"`
 	Traffic   *TrafficDoc   `json:"traffic,omitempty"`
 	Endpoints []EndpointDoc `json:"endpoints"` // in the order of discovery
+}
+
+// HereDoc is where this sidecar is, as far as it knows; what it does not know is
+// absent.
+type HereDoc struct {
+	Node       string `json:"node,omitempty"`
+	Zone       string `json:"zone,omitempty"`
+	Datacenter string `json:"datacenter,omitempty"`
 }
 
 // ShadowDoc is how a second policy would have done, predicted and not measured:

@@ -1,16 +1,9 @@
 package admin
 
 import (
-	"fmt"
 	"math"
-	"net/http"
-	"net/url"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
-	"outrigger/picker"
 	"outrigger/sidecar/balance"
 )
 
@@ -43,8 +36,9 @@ type PolicyDoc struct {
 	Mode string `json:"mode"` // how it picks now
 	Pick string `json:"pick,omitempty"`
 	// Candidates are those that may be picked, what would win first, and then
-	// all others.
+	// all others: the first top= of them, and the one that was picked.
 	Candidates []CandidateDoc `json:"candidates"`
+	LeftOut    int            `json:"left_out,omitempty"` // how many more there are
 }
 
 // CandidateDoc is one endpoint of a pick.
@@ -125,106 +119,31 @@ type RefusalDoc struct {
 	Endpoints         int     `json:"endpoints"` // in use at that time
 }
 
-// maxLast is how many decisions a service keeps.
-const maxLast = 256
-
-// explain answers /v1/explain.
-func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
-	q, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		s.json(w, http.StatusBadRequest, ErrorDoc{Error: "the query of the URL cannot be read: " + err.Error()})
-		return
-	}
-	if err := checkExplain(q); err != nil {
-		s.json(w, http.StatusBadRequest, ErrorDoc{Error: err.Error(), Known: s.names()})
-		return
-	}
-	sv := s.service(q.Get("service"))
-	switch {
-	case sv == nil:
-		s.json(w, http.StatusNotFound, s.unknown(q.Get("service")))
-	case q.Has("last"):
-		n, _ := strconv.Atoi(q.Get("last")) // checked
-		s.json(w, http.StatusOK, sv.last(n, s.o.Now()))
-	case sv.Explain == nil:
-		s.json(w, http.StatusNotFound, ErrorDoc{Error: fmt.Sprintf("service %q cannot explain its picks", sv.Name)})
-	default:
-		x, err := sv.Explain(question(q))
-		if err != nil {
-			s.json(w, http.StatusBadRequest, ErrorDoc{Error: err.Error() + "; /v1/status lists them"})
-			return
-		}
-		s.json(w, http.StatusOK, describeExplanation(&x, s.o.Now()))
-	}
-}
-
-// checkExplain says what is wrong with a question and what to do.
-func checkExplain(q url.Values) error {
-	for name, values := range q {
-		switch {
-		case !slices.Contains([]string{"service", "key", "tried", "last"}, name):
-			return fmt.Errorf("there is no parameter %q; allowed are service, key, tried and last", name)
-		case len(values) > 1 && name != "tried":
-			return fmt.Errorf("%s is there twice", name)
-		}
-	}
-	if q.Get("service") == "" {
-		return fmt.Errorf("service is missing: ask /v1/explain?service=NAME")
-	}
-	if !q.Has("last") {
-		return nil
-	}
-	if q.Has("key") || q.Has("tried") {
-		return fmt.Errorf("last lists what was decided, so key and tried have no meaning beside it; leave them out")
-	}
-	if n, err := strconv.Atoi(q.Get("last")); err != nil || n < 1 || n > maxLast {
-		return fmt.Errorf("last is %q, allowed are 1 to %d", q.Get("last"), maxLast)
-	}
-	return nil
-}
-
-// question reads a checked query. A key is a number, the hash itself, or a text
-// that is hashed as the engine hashes what it takes from a request.
-func question(q url.Values) balance.Question {
-	var out balance.Question
-	if key := q.Get("key"); key != "" {
-		n, err := strconv.ParseUint(key, 0, 64)
-		if err != nil {
-			n = picker.Hash(key)
-		}
-		out.Hash = n
-	}
-	for _, list := range q["tried"] {
-		for id := range strings.SplitSeq(list, ",") {
-			if id = strings.TrimSpace(id); id != "" {
-				out.Tried = append(out.Tried, id)
-			}
-		}
-	}
-	return out
-}
-
-func describeExplanation(x *balance.Explanation, now time.Time) *ExplainDoc {
+// describeExplanation shows up to top candidates of each policy.
+func describeExplanation(x *balance.Explanation, top int, now time.Time) *ExplainDoc {
 	doc := &ExplainDoc{
 		Service: x.Service, Time: now, Draining: x.Draining, Panic: x.Panic,
 		Reason: x.Reason, RetryAfterSeconds: x.RetryAfter, WaitsForSlotSeconds: positive(x.Waits),
-		Policy: describePolicy(&x.Policy),
+		Policy: describePolicy(&x.Policy, top),
 	}
 	if x.Reason == "" {
 		doc.Pick = x.Policy.Pick
 	}
 	if x.Shadow != nil {
-		shadow := describePolicy(x.Shadow)
+		shadow := describePolicy(x.Shadow, top)
 		doc.Shadow = &shadow
 	}
 	return doc
 }
 
-func describePolicy(p *balance.PolicyExplanation) PolicyDoc {
-	doc := PolicyDoc{Name: p.Policy, Rule: p.Rule, Mode: p.Mode, Pick: p.Pick, Candidates: make([]CandidateDoc, 0, len(p.Candidates))}
+func describePolicy(p *balance.PolicyExplanation, top int) PolicyDoc {
+	doc := PolicyDoc{Name: p.Policy, Rule: p.Rule, Mode: p.Mode, Pick: p.Pick, Candidates: make([]CandidateDoc, 0, min(top+1, len(p.Candidates)))}
 	for i := range p.Candidates {
-		doc.Candidates = append(doc.Candidates, describeCandidate(&p.Candidates[i]))
+		if c := &p.Candidates[i]; i < top || c.Picked {
+			doc.Candidates = append(doc.Candidates, describeCandidate(c))
+		}
 	}
+	doc.LeftOut = len(p.Candidates) - len(doc.Candidates)
 	return doc
 }
 

@@ -122,9 +122,16 @@ func TestExplainRefuses(t *testing.T) {
 		"?service=web&last=x":            `400 last is "x", allowed`,
 		"?service=web&last=5&key=a":      "400 last lists what was decided",
 		"?service=web&last=5&tried=a":    "400 last lists what was decided",
-		"?service=web&trid=a":            `400 there is no parameter "trid"; allowed are service, key, tried and last`,
+		"?service=web&trid=a":            `400 there is no parameter "trid"; allowed are service, key, hash, tried, top and last`,
 		"?service=web&key=a&key=b":       "400 key is there twice",
 		"?service=web&tried=n/good,n/no": `400 tried: service "web" has no endpoint "n/no"; /v1/status lists them`,
+		"?a=1&b=2&c=3&d=4&e=5":           `400 there is no parameter "a"`, // each time the same
+		"?service=web&last=5&hash=1":     "400 last lists what was decided",
+		"?service=web&last=5&top=1":      "400 last lists what was decided",
+		"?service=web&key=a&hash=1":      "400 key is hashed and hash is the result",
+		"?service=web&hash=007x":         `400 hash is "007x", which is no number of 64 bits like 12345 or 0xff; a text is a key`,
+		"?service=web&top=0":             `400 top is "0", allowed are 1 to 10000`,
+		"?service=web&top=10001":         `400 top is "10001", allowed`,
 		"?service=web&key=%zz":           "400 the query of the URL cannot be read",
 		"?service=web;key=a":             "400 the query of the URL cannot be read",
 	} {
@@ -154,32 +161,9 @@ func TestExplainRefuses(t *testing.T) {
 	}
 }
 
-func TestQuestion(t *testing.T) {
-	t.Parallel()
-	for query, want := range map[string]balance.Question{
-		"":                           {},
-		"key=":                       {},
-		"key=12345":                  {Hash: 12345},
-		"key=0xff":                   {Hash: 255},
-		"key=alice":                  {Hash: picker.Hash("alice")},
-		"key=99999999999999999999":   {Hash: picker.Hash("99999999999999999999")},
-		"tried=a,b&tried=c":          {Tried: []string{"a", "b", "c"}},
-		"tried=,a,%20b,,":            {Tried: []string{"a", "b"}},
-		"tried=n%2Fweb-1&key=%C3%BC": {Hash: picker.Hash("ü"), Tried: []string{"n/web-1"}},
-	} {
-		q, err := url.ParseQuery(query)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := question(q); fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Errorf("%s: %v, want %v", query, got, want)
-		}
-	}
-}
-
 // FuzzExplain: any query gets an answer in JSON that a terminal can show.
 func FuzzExplain(f *testing.F) {
-	for _, q := range []string{"service=web", "service=web&key=a&tried=n/good", "service=web&last=3", "last=%00", "service=web&tried=,,", "&&=;"} {
+	for _, q := range []string{"service=web", "service=web&key=a&tried=n/good", "service=web&last=3", "last=%00", "service=web&tried=,,", "&&=;", "service=web&hash=0x1&top=7"} {
 		f.Add(q)
 	}
 	fl := &fleet{now: time.Second}

@@ -20,8 +20,8 @@ const index = `outrigger admin listener
 /metrics                  Prometheus metrics
 /v1/status                every service and endpoint as JSON
 /v1/status?service=NAME   one service
-/v1/explain?service=NAME  how a pick made now is made: &key=TEXT, &tried=ID,ID (or tried=ID&tried=ID)
-                          or what the last ones were: &last=50, 256 at most
+/v1/explain?service=NAME  how a pick made now is made: &key=TEXT (or &hash=NUMBER), &tried=ID,ID (or tried=ID&tried=ID),
+                          &top=1000 candidates; or what the last ones were: &last=50, 256 at most
 `
 
 // routes is the handler of everything. Patterns with GET take HEAD too, and
@@ -31,8 +31,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, index) })
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.HandleFunc("GET /v1/status", s.status)
-	mux.HandleFunc("GET /v1/explain", s.explain)
+	mux.HandleFunc("GET /v1/status", s.bounded(s.status))
+	mux.HandleFunc("GET /v1/explain", s.bounded(s.explain))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{
 		ErrorLog:            s.o.Log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
 		ErrorHandling:       promhttp.ContinueOnError, // one odd endpoint must not hide the others
@@ -40,6 +40,23 @@ func (s *Server) routes() http.Handler {
 		MaxRequestsInFlight: maxScrapes,
 	}))
 	return guarded(mux)
+}
+
+// bounded refuses what would be one document too many at once. The slot is kept
+// until the answer is written, for as long is it in memory.
+func (s *Server) bounded(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case s.documents <- struct{}{}:
+			defer func() { <-s.documents }()
+			next(w, r)
+		default:
+			w.Header().Set("Retry-After", "1")
+			s.json(w, http.StatusServiceUnavailable, ErrorDoc{
+				Error: fmt.Sprintf("%d such questions are being answered, and no more are at once; ask again", maxDocuments),
+			})
+		}
+	}
 }
 
 func text(w http.ResponseWriter, status int, body string) {

@@ -72,7 +72,7 @@ func TestStatus(t *testing.T) {
 	want := `{"version":"1.2.3","time":"2026-07-01T12:03:00Z","uptime_seconds":90,"ready":true,"draining":false,
 	"services":[{"name":"web","listen":"127.0.0.1:8080","policy":"least_conn","mode":"least in-flight per weight",
 	"draining":false,"panic":false,"endpoints_total":4,"endpoints_ready":1,"endpoints_ejected":1,
-	"attempts_total":3,"retries_total":0,"retries_denied_total":0,
+	"attempts_total":3,"retries_total":0,"retries_denied_total":0,"pinned_total":0,"pin_missed_total":0,
 	"refused_total":{"all_ejected":0,"draining":0,"no_backends":0,"queue_full":1,"queue_timeout":0,"saturated":0,"unreachable":0},
 	"queue":{"waiting":0,"served_total":0,"overflowed_total":0,"timed_out_total":0},
 	"capacity_breaker":{"state":"closed","trips_total":0},

@@ -34,6 +34,7 @@ func (sv *Service) describe() ServiceDoc {
 		EndpointsTotal: len(st.Endpoints), EndpointsReady: st.Ready, EndpointsEjected: st.EjectedEndpoints,
 		WhyNoneReady:  st.Reason,
 		AttemptsTotal: st.Requests, RetriesTotal: st.Retries, RetriesDeniedTotal: st.BudgetSpent,
+		PinnedTotal: st.Pinned, PinMissedTotal: st.PinMissed,
 		RefusedTotal: st.Refused,
 		Queue: QueueDoc{
 			Waiting: st.Waiting, ServedTotal: st.Queued,
@@ -46,6 +47,9 @@ func (sv *Service) describe() ServiceDoc {
 	}
 	if st.Shadow != nil {
 		doc.Shadow = describeShadow(st.Shadow)
+	}
+	if h := st.Here; h != nil {
+		doc.Here = &HereDoc{h.Node, h.Zone, h.Datacenter}
 	}
 	if sv.Discovery != nil {
 		doc.Discovery = describeDiscovery(sv.Discovery())

@@ -33,7 +33,7 @@ type Balancer struct {
 	mu      sync.Mutex // guards members, here and rebuilding
 	members map[string]*member
 	order   []*member // as Consul gave them
-	here    place
+	here    Place
 
 	queue    queue
 	sleepers sync.Pool // of *blocking

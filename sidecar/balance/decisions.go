@@ -7,9 +7,11 @@ import (
 	"outrigger/breaker"
 )
 
-// ringSize is how many decisions and how many refusals a service keeps: enough
+// MaxLast is how many decisions and how many refusals a service keeps: enough
 // for the story of an incident, and 4 KiB each.
-const ringSize = 256
+const MaxLast = 256
+
+const ringSize = MaxLast
 
 // ring keeps the newest records of one kind. Writers never lock, wait for each
 // other or allocate.

@@ -82,17 +82,25 @@ type Candidate struct {
 func (b *Balancer) Explain(q Question) (Explanation, error) {
 	s, now := b.snap.Load(), b.env.Now()
 	k := Key{Hash: q.Hash}
+	tried := map[string]*member{}
 	for _, id := range q.Tried {
 		m := s.byID[id]
 		if m == nil {
-			return Explanation{}, fmt.Errorf("tried: service %q has no endpoint %q", b.cfg.Service, id)
+			return Explanation{}, fmt.Errorf("tried: service %q has no endpoint %q; /v1/status lists them", b.cfg.Service, id)
 		}
-		k.Tried.Add(m.ep)
+		if tried[id] == nil {
+			k.Tried.Add(m.ep)
+		}
+		tried[id] = m
 	}
-	for _, id := range q.Tried {
-		if !k.Tried.Has(s.byID[id].ep) {
-			return Explanation{}, fmt.Errorf("tried: %d endpoints are more than a request remembers", len(q.Tried))
+	remembered := 0
+	for _, m := range tried {
+		if k.Tried.Has(m.ep) {
+			remembered++
 		}
+	}
+	if remembered < len(tried) {
+		return Explanation{}, fmt.Errorf("tried has %d endpoints, allowed are up to %d: a request remembers no more", len(tried), remembered)
 	}
 	x := Explanation{Service: b.cfg.Service, Draining: b.draining.Load(), Panic: s.ignoring}
 	took := s.wouldTake(s.picker, &k, now)

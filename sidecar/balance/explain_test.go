@@ -125,14 +125,14 @@ func TestExplainErrors(t *testing.T) {
 	r := newRig(t, nil)
 	r.Update(instances(9))
 	for want, tried := range map[string][]string{
-		`tried: service "web" has no endpoint "n/99"`:          {"n/0", "n/99"},
-		"tried: 8 endpoints are more than a request remembers": {"n/0", "n/1", "n/2", "n/3", "n/4", "n/5", "n/6", "n/7"},
+		`tried: service "web" has no endpoint "n/99"; /v1/status lists them`:      {"n/0", "n/99"},
+		"tried has 8 endpoints, allowed are up to 6: a request remembers no more": {"n/0", "n/1", "n/0", "n/1", "n/2", "n/3", "n/4", "n/5", "n/6", "n/7"},
 	} {
 		if _, err := r.Explain(Question{Tried: tried}); err == nil || err.Error() != want {
 			t.Errorf("%v: %v", tried, err)
 		}
 	}
-	if _, err := r.Explain(Question{Tried: []string{"n/0", "n/1", "n/2", "n/3", "n/4", "n/4"}}); err != nil {
+	if _, err := r.Explain(Question{Tried: []string{"n/0", "n/1", "n/2", "n/3", "n/4", "n/5", "n/4", "n/0", "n/1"}}); err != nil {
 		t.Error(err)
 	}
 }

@@ -60,10 +60,7 @@ func (c *LocalityConfig) validate() error {
 	return nil
 }
 
-// place is where something runs; "" is unknown.
-type place struct{ node, zone, datacenter string }
-
-func (c *LocalityConfig) here() place { return place{c.Node, c.Zone, c.Datacenter} }
+func (c *LocalityConfig) here() Place { return Place{c.Node, c.Zone, c.Datacenter} }
 
 // names are what distances are called.
 func (c *LocalityConfig) names() []string { return append(slices.Clone(c.Prefer), "elsewhere") }
@@ -72,9 +69,18 @@ func (c *LocalityConfig) names() []string { return append(slices.Clone(c.Prefer)
 // leaves open.
 func (c *LocalityConfig) WantsSelf() bool {
 	h := c.here()
-	return slices.Contains(c.Prefer, "node") && h.node == "" ||
-		slices.Contains(c.Prefer, "zone") && h.zone == "" ||
-		len(c.Prefer) > 0 && h.datacenter == ""
+	return slices.Contains(c.Prefer, "node") && h.Node == "" ||
+		slices.Contains(c.Prefer, "zone") && h.Zone == "" ||
+		len(c.Prefer) > 0 && h.Datacenter == ""
+}
+
+// NodeMeta is the key of the instances' node meta that distances need, "" for
+// none: what discovery is to be asked for.
+func (c *LocalityConfig) NodeMeta() string {
+	if slices.Contains(c.Prefer, "zone") {
+		return c.ZoneMeta
+	}
+	return ""
 }
 
 // SetSelf tells where this sidecar is. What the configuration says goes first.
@@ -85,7 +91,7 @@ func (b *Balancer) SetSelf(self discovery.Self) {
 	for _, x := range []struct {
 		to   *string
 		from string
-	}{{&b.here.node, self.Node}, {&b.here.zone, self.Meta[c.ZoneMeta]}, {&b.here.datacenter, self.Datacenter}} {
+	}{{&b.here.Node, self.Node}, {&b.here.Zone, self.Meta[c.ZoneMeta]}, {&b.here.Datacenter, self.Datacenter}} {
 		if *x.to == "" {
 			*x.to = x.from
 		}
@@ -97,19 +103,28 @@ func (b *Balancer) SetSelf(self discovery.Self) {
 	b.post()
 }
 
+// Place is where something runs; "" is unknown.
+type Place struct{ Node, Zone, Datacenter string }
+
+// Here returns where this sidecar is, as far as it knows.
+func (b *Balancer) Here() Place {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.here
+}
+
 // distance returns the index of the first of Prefer that the instance shares
 // with this sidecar, their number if it shares none. Nodes and zones of other
 // datacenters are others, whatever they are called. The caller holds b.mu.
 func (b *Balancer) distance(inst *discovery.Instance) int {
 	h, prefer := b.here, b.cfg.Locality.Prefer
-	zone := inst.NodeMeta[b.cfg.Locality.ZoneMeta]
-	near := h.datacenter == "" || inst.Datacenter == "" || inst.Datacenter == h.datacenter
+	near := h.Datacenter == "" || inst.Datacenter == "" || inst.Datacenter == h.Datacenter
 	for i, p := range prefer {
 		switch {
 		case !near:
-		case p == "node" && h.node != "" && inst.Node == h.node,
-			p == "zone" && h.zone != "" && zone == h.zone,
-			p == "datacenter" && h.datacenter != "" && inst.Datacenter == h.datacenter:
+		case p == "node" && h.Node != "" && inst.Node == h.Node,
+			p == "zone" && h.Zone != "" && inst.Zone == h.Zone,
+			p == "datacenter" && h.Datacenter != "" && inst.Datacenter == h.Datacenter:
 			return i
 		}
 	}

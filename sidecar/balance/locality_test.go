@@ -13,7 +13,7 @@ import (
 // at makes instance i run there.
 func at(i int, node, zone, datacenter string) discovery.Instance {
 	inst := instance(i)
-	inst.Node, inst.Datacenter, inst.NodeMeta = node, datacenter, map[string]string{"zone": zone, "rack": zone + node}
+	inst.Node, inst.Datacenter, inst.Zone = node, datacenter, zone
 	return inst
 }
 
@@ -36,7 +36,7 @@ func world() []discovery.Instance {
 }
 
 func TestDistances(t *testing.T) {
-	self := discovery.Self{Node: "n1", Datacenter: "dc1", Meta: map[string]string{"zone": "a", "rack": "bn3"}}
+	self := discovery.Self{Node: "n1", Datacenter: "dc1", Meta: map[string]string{"zone": "a", "rack": "b"}}
 	for _, c := range []struct {
 		change func(*Config)
 		want   string
@@ -187,6 +187,12 @@ func TestLocalityConfig(t *testing.T) {
 	c.Prefer = []string{"zone"}
 	if !c.WantsSelf() {
 		t.Error("does not want to know its zone")
+	}
+	if c.ZoneMeta = "az"; c.NodeMeta() != "az" {
+		t.Errorf("asks for the key %q", c.NodeMeta())
+	}
+	if c := (LocalityConfig{Prefer: []string{"node"}, ZoneMeta: "az"}); c.NodeMeta() != "" {
+		t.Errorf("asks for the key %q without need", c.NodeMeta())
 	}
 	c.Zone, c.Datacenter = "a", "dc1"
 	if c.WantsSelf() {

@@ -156,11 +156,6 @@ type ShadowStatus struct {
 	PolicySeconds, ShadowSeconds float64 // sums of the predicted times
 }
 
-// DisagreedShare is the share of picks on which the two disagree, 0 to 1.
-func (s *ShadowStatus) DisagreedShare() float64 {
-	return float64(s.Disagreed) / float64(max(1, s.Picks))
-}
-
 // Gain is the mean time by which the shadow's picks are predicted to be
 // answered earlier, in seconds and as a share of the policy's; negative where
 // later. ok is false while nothing could be predicted.

@@ -33,6 +33,7 @@ type Status struct {
 	CapacityTrips    uint64
 	EjectedEndpoints int
 	Shadow           *ShadowStatus // nil: there is none
+	Here             *Place        // nil: nothing is preferred for being near
 	Endpoints        []EndpointStatus
 }
 
@@ -70,6 +71,10 @@ func (b *Balancer) Status() Status {
 		Capacity: b.capacity.State(now).String(), CapacityTrips: b.capacity.Trips(),
 		EjectedEndpoints: b.guard.Ejected(),
 		Shadow:           b.shadowStatus(s, now),
+	}
+	if len(b.cfg.Locality.Prefer) > 0 {
+		here := b.Here()
+		st.Here = &here
 	}
 	if b.capacity.State(now) == breaker.Open {
 		st.CapacityFor = b.capacity.Until() - now

@@ -75,7 +75,7 @@ func (c AffinityConfig) Validate() error {
 		return fmt.Errorf("affinity cookie is %.80q, which is no name of a cookie of up to 64 characters", c.Cookie)
 	case host && (!c.Secure || c.Path != "/"), strings.HasPrefix(strings.ToLower(c.Cookie), "__secure-") && !c.Secure:
 		return fmt.Errorf("affinity cookie is %q: browsers take that name only with secure = true, and with path = \"/\" if it begins with __Host-", c.Cookie)
-	case c.Secret != "" && len(c.Secret) < minSecret:
+	case c.Secret != "" && len(strings.TrimSpace(string(c.Secret))) < minSecret:
 		return fmt.Errorf("affinity secret is shorter than %d bytes: write a random one, of `openssl rand -hex 32` say", minSecret)
 	}
 	return c.validateRest()
@@ -101,12 +101,13 @@ func (c AffinityConfig) validateRest() error {
 // issued in seconds since 1970, and the first 16 bytes of the HMAC-SHA256 of
 // both. The key is the service's alone.
 type affinity struct {
-	name  string
-	ttl   int64  // seconds, 0: none
-	open  []byte // the lines of an answer up to the value
-	close []byte // and behind it
-	macs  sync.Pool
-	now   func() time.Time
+	name   string
+	search []byte // the name
+	ttl    int64  // seconds, 0: none
+	open   []byte // the lines of an answer up to the value
+	close  []byte // and behind it
+	macs   sync.Pool
+	now    func() time.Time
 }
 
 const (
@@ -128,7 +129,7 @@ func newAffinity(c AffinityConfig, key []byte, now func() time.Time) *affinity {
 		key = make([]byte, sha256.Size)
 		_, _ = rand.Read(key) // never fails
 	}
-	a := &affinity{name: c.Cookie, ttl: int64(c.TTL / time.Second), now: now}
+	a := &affinity{name: c.Cookie, search: []byte(c.Cookie), ttl: int64(c.TTL / time.Second), now: now}
 	a.open = []byte("Cache-Control: private\r\nSet-Cookie: " + c.Cookie + "=")
 	b := append([]byte("; Path="), c.Path...)
 	if a.ttl > 0 {
@@ -168,7 +169,8 @@ type pin struct {
 // several the first that is valid counts.
 func (a *affinity) take(h *Head) (p pin) {
 	found := 0
-	for it := cookiesOf(h); it.next(); {
+	// Most requests are done with after a search at the speed of memory.
+	for it := (cookies{h: h, with: a.search}); it.next(); {
 		if string(it.name) != a.name {
 			continue
 		}
@@ -177,7 +179,7 @@ func (a *affinity) take(h *Head) (p pin) {
 		}
 	}
 	if found > 0 {
-		h.cutCookie(a.name)
+		a.cut(h)
 	}
 	return p
 }
@@ -211,15 +213,15 @@ func (a *affinity) appendTo(head []byte, of uint64) []byte {
 	return append(append(head, a.close...), '\r', '\n')
 }
 
-// cutCookie takes the cookies of that name out of a request's head, in place.
-func (h *Head) cutCookie(name string) {
+// cut takes the cookies of the name out of a request's head, in place.
+func (a *affinity) cut(h *Head) {
 	for i := range h.Headers {
 		f := &h.Headers[i]
-		if !f.isCookie() {
+		if !f.isCookie() || !bytes.Contains(f.Value, a.search) {
 			continue
 		}
 		before := len(f.Value)
-		if f.Value = withoutCookie(f.Value, name); len(f.Value) == 0 {
+		if f.Value = withoutCookie(f.Value, a.name); len(f.Value) == 0 {
 			f.drop = true
 		} else if len(f.Value) < before {
 			f.line = 0

@@ -120,6 +120,20 @@ func BenchmarkAffinity(b *testing.B) {
 			a.verify(value)
 		}
 	})
+	// What a client may send to keep us busy, and what most do send.
+	for name, cookie := range map[string]string{"many": strings.Repeat("a;", 15000), "few": "a=b; c=d"} {
+		raw := []byte(get("Cookie: " + cookie))
+		b.Run("take/"+name, func(b *testing.B) {
+			var h Head
+			if err := h.ParseRequest(raw, Limits{Line: 8192, Head: 1 << 16, Headers: 128}); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				a.take(&h)
+			}
+		})
+	}
 	b.Run("set", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

@@ -122,6 +122,9 @@ func (c *conn) interim(u *upstream) error {
 	if c.rq.minor == 0 {
 		return nil // HTTP/1.0 knows no interim answers
 	}
+	if a := c.s.affinity; a != nil {
+		c.res.dropSetCookie(a.name)
+	}
 	head := c.s.forward.appendResponse(nil, &c.res, NoBody, "", false)
 	if c.upload.finished() {
 		c.alarm.set(c.within(c.credit.offer(c.clock())))

@@ -40,6 +40,19 @@ func (c KeyConfig) Validate() error {
 	return nil
 }
 
+// Hash returns the key of a request in which c finds this text: what Server
+// hashes, decoded as KeyConfig says. A text that no request has there is an error.
+func (c KeyConfig) Hash(text string) (uint64, error) {
+	if c.On != "source" {
+		return hashBytes([]byte(text)), nil
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return 0, fmt.Errorf("%.80q is no IP address, and the service hashes its clients'", text)
+	}
+	return hashAddr(addr.Unmap().WithZone("")), nil
+}
+
 // keyer hashes requests. It is read-only.
 type keyer struct {
 	on, name string // a header's name in lower case
@@ -244,6 +257,7 @@ type cookies struct {
 	name, value []byte // quotes and all
 
 	h    *Head
+	with []byte // nil, or what a line must hold to be looked at
 	i    int    // the header to look at next
 	rest []byte // of the one before
 }
@@ -265,7 +279,7 @@ func (c *cookies) next() bool {
 		if c.i == len(c.h.Headers) {
 			return false
 		}
-		if f := &c.h.Headers[c.i]; f.isCookie() {
+		if f := &c.h.Headers[c.i]; f.isCookie() && bytes.Contains(f.Value, c.with) {
 			c.rest = f.Value
 		}
 		c.i++

@@ -95,6 +95,9 @@ func TestKeys(t *testing.T) {
 		if got := keyOf(t, plain(), KeyConfig{r.on, r.name}, r.in, "192.0.2.1:80"); got != text(r.want) {
 			t.Errorf("%s %q of %q is not the key of %q", r.on, r.name, r.in, r.want)
 		}
+		if got, err := (KeyConfig{r.on, r.name}).Hash(r.want); err != nil || got != text(r.want) {
+			t.Errorf("%s: the text %q is asked for as %x, %v", r.on, r.want, got, err)
+		}
 	}
 }
 
@@ -142,6 +145,9 @@ func TestSourceKey(t *testing.T) {
 		}
 		if got := keyOf(t, r.f, KeyConfig{On: "source"}, get(l...), r.remote); got != want {
 			t.Errorf("from %q with %q: not the key of %s", r.remote, r.xff, r.want)
+		}
+		if asked, err := (KeyConfig{On: "source"}).Hash(r.want); asked != want || (err != nil) != (r.want == "") {
+			t.Errorf("%s is asked for as %x, %v; want %x", r.want, asked, err, want)
 		}
 	}
 	// As it came: whoever names it in Connection takes it back.

@@ -1,11 +1,8 @@
 package h1
 
 import (
-	"errors"
-	"net"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -317,14 +314,4 @@ func TestCreditOfARefusal(t *testing.T) {
 		}
 		c.nc.Close()
 	}
-}
-
-// writeBuffer is net.TCPConn's SetWriteBuffer, for any socket.
-func writeBuffer(nc net.Conn, size int) (err error) {
-	raw, err := nc.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return err
-	}
-	failed := raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, size) })
-	return errors.Join(failed, err)
 }

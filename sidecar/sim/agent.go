@@ -120,6 +120,7 @@ func (f *fleet) report(m *machine) *picker.Load {
 	}
 	if c.NoInFlight || m.Agent.NoInFlight {
 		l.InFlight = picker.Absent
+		l.Conc = picker.Absent // it is made of in-flight
 	}
 	if c.NoErrors || m.Agent.NoErrors {
 		l.Err = picker.Absent
