@@ -97,7 +97,7 @@ func TestNearLearnsApart(t *testing.T) {
 		}
 	}
 	for range 5 {
-		k = build(p, eps)
+		build(p, eps)
 	}
 	stays("rebuilt")
 	for _, some := range [][]*Endpoint{eps[:2], eps[2:], nil} {
