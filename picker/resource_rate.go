@@ -70,7 +70,7 @@ type table struct {
 type rating struct {
 	fresh, cores, slowness, health float64
 	conc                           float64 // requests it serves at once without slowing down, 1 and up
-	thread                         float64 // cores that one request gets there on its own, up to 1
+	thread                         float64 // cores that one request may use there, up to 1
 }
 
 // stay is W, the mean time that a request spends at a backend, in milliseconds:
@@ -219,7 +219,12 @@ func (p *resourcePicker) rate(t *table, i int, m means, now time.Duration) *rate
 		y.cores = 1 // nobody tells: all are alike but for their weights
 	}
 	y.cores = max(leastCores, y.cores)
-	y.thread, y.conc = min(1, y.cores), max(1, y.cores)
+	y.thread, y.conc = 1, max(1, y.cores)
+	if l != nil && l.Cores > 0 {
+		// By the limit, which always holds: what a neighbour takes now need not
+		// slow down work that waits more than it computes.
+		y.thread = min(1, max(leastCores, l.Cores))
+	}
 	if l != nil && l.Conc > 0 {
 		y.conc = max(y.conc, l.Conc)
 	}

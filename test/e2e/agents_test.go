@@ -127,7 +127,7 @@ func TestAgentFiguresMoveTraffic(t *testing.T) {
 			t.Log(said)
 			break
 		}
-		if quiet++; idle() < 0.3 {
+		if quiet++; idle() < 0.5 {
 			quiet = 0
 		}
 		mostQuiet = max(mostQuiet, quiet)
