@@ -51,7 +51,7 @@ func scenes() []bound {
 		scene("20 % of agents silent", 410, 0.997, silent(0.2)),     // 495
 		scene("all agents silent", 730, 0.99, silent(1)),            // 847
 		scene("30 % noise", 325, 0.999, noise),                      // 309
-		scene("two agents lie", 320, 0.999, liars),                  // 324
+		scene("two agents lie", 320, 0.998, liars),                  // 324
 		scene("no in-flight figure at all", 530, 0.997, noInFlight), // 617
 	}
 }
