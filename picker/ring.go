@@ -67,7 +67,7 @@ const (
 	// maxPoints bounds the memory (4 MiB) and the time of a build. A set that
 	// would have more gets half the points for each, or a quarter and so on: shares
 	// stay those of the weights, but a step moves about half of all keys. It takes
-	// 32,768 units of weight to get there with 64 points for each.
+	// 8,192 units of weight to get there with 64 points for each.
 	maxPoints = 1 << 19
 	// perBucket is about how many points share an entry of start: a cache line.
 	perBucket = 4
