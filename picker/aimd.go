@@ -38,7 +38,7 @@ func (a *aimd) limit(endpoints int) float64 {
 	if w == 0 {
 		return float64(aimdFirst * endpoints)
 	}
-	return float64(math.Float32frombits(uint32(w >> 32)))
+	return stampedValue(w)
 }
 
 // tooLate is how long an answer may take of a request with this time-out.
@@ -75,15 +75,14 @@ func (a *aimd) observe(now time.Duration, endpoints int, late bool) {
 	old, limit := a.word.Load(), a.limit(endpoints)
 	cut := uint32(old)
 	if late {
-		ms := uint32(now / time.Millisecond)
-		if since := int32(ms - cut); old != 0 && since >= 0 && time.Duration(since)*time.Millisecond < aimdPause {
+		if old != 0 && time.Duration(since(now, cut))*time.Millisecond < aimdPause {
 			return
 		}
-		limit, cut = max(1, limit*aimdLess), ms
+		limit, cut = max(1, limit*aimdLess), stampOf(now)
 	} else if float64(a.flying.Load()) < aimdNear*limit {
 		return
 	} else {
 		limit += 1 / limit
 	}
-	a.word.CompareAndSwap(old, uint64(math.Float32bits(float32(limit)))<<32|uint64(cut))
+	a.word.CompareAndSwap(old, stamped(limit, cut))
 }

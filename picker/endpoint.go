@@ -109,7 +109,7 @@ type Endpoint struct {
 	limit    atomic.Int64  // most in flight at once; 0 = none
 	others   atomic.Uint64 // see others.go
 	ghosts   ghosts
-	latency  ewma
+	latency  EWMA
 	requests atomic.Uint64
 	byResult [4]atomic.Uint64
 	_        [64]byte
@@ -212,13 +212,13 @@ func (e *Endpoint) Finish(now time.Duration, r Result) {
 	e.requests.Add(1)
 	e.byResult[r.Outcome&3].Add(1)
 	if r.Outcome == Success && r.FirstByte > 0 {
-		e.latency.observe(now, r.FirstByte)
+		e.latency.Observe(now, r.FirstByte)
 	}
 }
 
 // Latency returns the moving average of the time to the first byte of
 // successful answers, 0 while there is none. See ewma for its memory.
-func (e *Endpoint) Latency() time.Duration { return e.latency.value() }
+func (e *Endpoint) Latency() time.Duration { return e.latency.Value() }
 
 // Totals returns the counts so far. They are read one by one, so a request
 // that ends meanwhile may be in some and not yet in others.

@@ -157,45 +157,45 @@ func near(got time.Duration, wantMs float64) bool {
 }
 
 func TestEwma(t *testing.T) {
-	var m ewma
-	if m.value() != 0 {
+	var m EWMA
+	if m.Value() != 0 {
 		t.Fatal("a value without a sample")
 	}
-	m.observe(now, 100*time.Millisecond)
-	if !near(m.value(), 100) {
-		t.Fatalf("the first sample reads %v", m.value())
+	m.Observe(now, 100*time.Millisecond)
+	if !near(m.Value(), 100) {
+		t.Fatalf("the first sample reads %v", m.Value())
 	}
 	// One memory later the old mean weighs 1/e.
-	m.observe(now+latencyMemory, 200*time.Millisecond)
-	if want := 200 - 100/math.E; !near(m.value(), want) {
-		t.Errorf("after one memory %v, want %.1f ms", m.value(), want)
+	m.Observe(now+latencyMemory, 200*time.Millisecond)
+	if want := 200 - 100/math.E; !near(m.Value(), want) {
+		t.Errorf("after one memory %v, want %.1f ms", m.Value(), want)
 	}
 	// Long after, only the new one counts.
-	m.observe(now+100*latencyMemory, 10*time.Millisecond)
-	if !near(m.value(), 10) {
-		t.Errorf("after a hundred memories %v, want 10ms", m.value())
+	m.Observe(now+100*latencyMemory, 10*time.Millisecond)
+	if !near(m.Value(), 10) {
+		t.Errorf("after a hundred memories %v, want 10ms", m.Value())
 	}
 	// A burst within one millisecond moves it by the least weight each.
-	m.observe(now+100*latencyMemory, 74*time.Millisecond)
-	if !near(m.value(), 11) {
-		t.Errorf("one of a burst: %v, want 11ms", m.value())
+	m.Observe(now+100*latencyMemory, 74*time.Millisecond)
+	if !near(m.Value(), 11) {
+		t.Errorf("one of a burst: %v, want 11ms", m.Value())
 	}
 	for range 1000 {
-		m.observe(now+100*latencyMemory, 74*time.Millisecond)
+		m.Observe(now+100*latencyMemory, 74*time.Millisecond)
 	}
-	if !near(m.value(), 74) {
-		t.Errorf("a burst that lasts: %v, want 74ms", m.value())
+	if !near(m.Value(), 74) {
+		t.Errorf("a burst that lasts: %v, want 74ms", m.Value())
 	}
 }
 
 // TestEwmaAtZero: neither a zero clock nor a sample below its resolution reads
 // as "none yet".
 func TestEwmaAtZero(t *testing.T) {
-	var m ewma
-	m.observe(0, time.Nanosecond)
-	m.observe(0, 64*time.Millisecond)
-	if !near(m.value(), 1) {
-		t.Errorf("%v, want 1/64 of 64ms", m.value())
+	var m EWMA
+	m.Observe(0, time.Nanosecond)
+	m.Observe(0, 64*time.Millisecond)
+	if !near(m.Value(), 1) {
+		t.Errorf("%v, want 1/64 of 64ms", m.Value())
 	}
 }
 
@@ -203,35 +203,35 @@ func TestEwmaAtZero(t *testing.T) {
 // order; the one with the earlier clock must not pass for one 49 days later
 // and wipe the mean out.
 func TestEwmaLateSample(t *testing.T) {
-	var m ewma
-	m.observe(now+time.Millisecond, 10*time.Millisecond)
-	m.observe(now, 650*time.Millisecond)
-	if !near(m.value(), 20) {
-		t.Errorf("%v after a late sample, want 10 + 640/64 = 20ms", m.value())
+	var m EWMA
+	m.Observe(now+time.Millisecond, 10*time.Millisecond)
+	m.Observe(now, 650*time.Millisecond)
+	if !near(m.Value(), 20) {
+		t.Errorf("%v after a late sample, want 10 + 640/64 = 20ms", m.Value())
 	}
 }
 
 // TestEwmaClockWraps: the stamp is 32 bits of milliseconds.
 func TestEwmaClockWraps(t *testing.T) {
-	var m ewma
+	var m EWMA
 	wrap := (1 << 32) * time.Millisecond
-	m.observe(wrap-5*time.Second, 100*time.Millisecond)
-	m.observe(wrap+5*time.Second, 200*time.Millisecond)
-	if want := 200 - 100/math.E; !near(m.value(), want) {
-		t.Errorf("over the wrap %v, want %.1f ms", m.value(), want)
+	m.Observe(wrap-5*time.Second, 100*time.Millisecond)
+	m.Observe(wrap+5*time.Second, 200*time.Millisecond)
+	if want := 200 - 100/math.E; !near(m.Value(), want) {
+		t.Errorf("over the wrap %v, want %.1f ms", m.Value(), want)
 	}
 }
 
 func TestEwmaConcurrent(t *testing.T) {
-	var m ewma
+	var m EWMA
 	var clock atomic.Int64
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
 			for range 5000 {
 				at := now + time.Duration(clock.Add(1))*100*time.Microsecond
-				m.observe(at, time.Duration(10+g)*time.Millisecond)
-				if v := m.value(); v < 10*time.Millisecond-time.Microsecond || v > 17*time.Millisecond+time.Microsecond {
+				m.Observe(at, time.Duration(10+g)*time.Millisecond)
+				if v := m.Value(); v < 10*time.Millisecond-time.Microsecond || v > 17*time.Millisecond+time.Microsecond {
 					t.Errorf("%v is outside of all samples", v)
 				}
 			}

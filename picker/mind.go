@@ -46,7 +46,7 @@ func (p *pace) get(now time.Duration) (mean, count float64) {
 	}
 	count = float64(uint32(w)>>18) / paceUnit
 	count *= math.Exp2(-float64(steps) * float64(paceStep) / float64(paceHalf))
-	return float64(math.Float32frombits(uint32(w >> 32))), count
+	return stampedValue(w), count
 }
 
 func (p *pace) observe(now time.Duration, ms float64) {
@@ -55,7 +55,7 @@ func (p *pace) observe(now time.Duration, ms float64) {
 	count = min(count+1, paceMost)
 	mean += (ms - mean) / count
 	low := uint32(count*paceUnit)<<18 | uint32(now/paceStep)&paceClock
-	p.word.CompareAndSwap(old, uint64(math.Float32bits(float32(mean)))<<32|uint64(low))
+	p.word.CompareAndSwap(old, stamped(mean, low))
 }
 
 // failures is the share of an endpoint's requests that failed lately, 0 to 1.
@@ -77,23 +77,13 @@ func (f *failures) get(now time.Duration) float64 {
 	if w == 0 {
 		return 0
 	}
-	return float64(math.Float32frombits(uint32(w>>32))) * math.Exp(-failAge(w, now))
+	return stampedValue(w) * math.Exp(-failAge(w, now))
 }
 
 // failAge is the age of the word in units of failMemory.
 func failAge(w uint64, now time.Duration) float64 {
 	ms := since(now, uint32(w))
 	return float64(ms) * float64(time.Millisecond) / float64(failMemory)
-}
-
-// since returns the milliseconds from a stamp until now, 0 for one that is up to
-// a minute ahead: clocks are read before words are.
-func since(now time.Duration, stamp uint32) uint32 {
-	ms := uint32(now/time.Millisecond) - stamp
-	if ms > math.MaxUint32-60_000 {
-		return 0
-	}
-	return ms
 }
 
 func (f *failures) observe(now time.Duration, failed bool) {
@@ -105,14 +95,14 @@ func (f *failures) observe(now time.Duration, failed bool) {
 	if old != 0 {
 		kept := math.Exp(-failAge(old, now))
 		weight = min(failMost, max(failLeast, 1-kept))
-		share = float64(math.Float32frombits(uint32(old>>32))) * min(kept, 1-weight)
+		share = stampedValue(old) * min(kept, 1-weight)
 	}
 	if failed {
 		share += weight
 	}
 	var next uint64
 	if share > 1e-4 {
-		next = uint64(math.Float32bits(float32(share)))<<32 | uint64(uint32(now/time.Millisecond))
+		next = stamped(share, stampOf(now))
 	}
 	f.word.CompareAndSwap(old, next)
 }

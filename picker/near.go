@@ -154,7 +154,7 @@ func (p *nearPicker) crowd(e *Endpoint) float64 {
 
 // crowdOf is how crowded e is by its agent's report l.
 func (p *nearPicker) crowdOf(e *Endpoint, l *Load) float64 {
-	return (float64(e.inFlight.Load()) + othersAt(l)) / max(e.counts()*p.unit*capacity(l), 1e-9)
+	return (float64(e.inFlight.Load()) + l.Others()) / max(e.counts()*p.unit*capacity(l), 1e-9)
 }
 
 // tells returns e's report if it can be believed and tells how crowded e is.

@@ -49,7 +49,7 @@ func TestNearRepeats(t *testing.T) {
 			for i, e := range eps {
 				took := time.Duration(10*(1+i)) * time.Millisecond
 				for range 5 {
-					e.latency.observe(now, took)
+					e.latency.Observe(now, took)
 				}
 			}
 			k := build(p, eps)

@@ -1,7 +1,6 @@
 package picker
 
 import (
-	"math"
 	"time"
 )
 
@@ -15,12 +14,12 @@ func packOthers(l *Load) uint64 {
 	if l.InFlight < 0 {
 		return 0
 	}
-	n := math.Float32bits(float32(othersAt(l)))
-	return uint64(n)<<32 | uint64(max(1, uint32(l.At/time.Millisecond)))
+	return stamped(l.Others(), max(1, stampOf(l.At)))
 }
 
-// othersAt returns what others had in flight by a report that tells.
-func othersAt(l *Load) float64 { return max(0, l.InFlight-max(0, l.OwnInFlight)) }
+// Others returns what others than this sidecar had in flight, by a report that
+// tells InFlight.
+func (l *Load) Others() float64 { return max(0, l.InFlight-max(0, l.OwnInFlight)) }
 
 // othersOf returns the figure and its age in milliseconds; ok is false if there
 // is none.
@@ -28,6 +27,5 @@ func othersOf(word uint64, now time.Duration) (n, age float32, ok bool) {
 	if word == 0 {
 		return 0, 0, false
 	}
-	n = math.Float32frombits(uint32(word >> 32))
-	return n, float32(since(now, uint32(word))), true
+	return float32(stampedValue(word)), float32(since(now, uint32(word))), true
 }

@@ -26,7 +26,7 @@ const unsampled = -1
 func sampled(word uint64) bool { return word != 0 && int64(word) >= 0 }
 
 func packPeak(ms float64, now time.Duration) uint64 {
-	return uint64(math.Float32bits(float32(ms)))<<32 | uint64(uint32(now/time.Millisecond))
+	return stamped(ms, stampOf(now))
 }
 
 // seen has the time of an endpoint that is new to the policy begin.
@@ -42,7 +42,7 @@ func (p *peak) at(now time.Duration, c *PeakEWMAConfig) float64 {
 }
 
 func peakOf(word uint64, now time.Duration, c *PeakEWMAConfig) float64 {
-	ms := float64(math.Float32frombits(uint32(word >> 32)))
+	ms := stampedValue(word)
 	if !sampled(word) {
 		ms = float64(c.Unknown) / float64(time.Millisecond)
 	}
@@ -62,7 +62,7 @@ func peakAge(word uint64, now time.Duration) time.Duration {
 	if word == 0 {
 		return 0
 	}
-	return time.Duration(max(0, int32(uint32(now/time.Millisecond)-uint32(word)))) * time.Millisecond
+	return time.Duration(since(now, uint32(word))) * time.Millisecond
 }
 
 // age returns the seconds since the highest sample, Absent if there is none.
@@ -101,7 +101,7 @@ func (p *peak) atLeast(now, sample time.Duration, c *PeakEWMAConfig) {
 // failing is not time in which the endpoint got better.
 func (p *peak) failed(now time.Duration) {
 	old := p.word.Load()
-	ms := float64(math.Float32frombits(uint32(old >> 32)))
+	ms := stampedValue(old)
 	if old == 0 {
 		ms = unsampled
 	}

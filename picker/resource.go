@@ -106,10 +106,7 @@ func (p *resource) dice() dice { return dice(p.rand(1<<31))<<31 | dice(p.rand(1<
 
 func (d *dice) next() uint64 {
 	*d += 0x9e3779b97f4a7c15
-	z := uint64(*d)
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return z ^ z>>31
+	return mix(uint64(*d))
 }
 
 // best is the lowest score of a pick so far.

@@ -49,7 +49,7 @@ func TestResourceStayFollowsLatency(t *testing.T) {
 	k := rate(t, 8, eps)
 	for range 50 {
 		k.Done(eps[0], now, 1, Result{Outcome: Success, FirstByte: time.Second})
-		eps[0].latency.observe(now, time.Second)
+		eps[0].latency.Observe(now, time.Second)
 	}
 	for range 100 {
 		k.Refresh(now)

@@ -162,7 +162,7 @@ func (p *resourcePicker) means(now time.Duration) (m means) {
 		if mean, n := s.ep.mind.pace.get(now); n > 0 {
 			samples += n
 			paces = append(paces, paceOf{mean, n})
-			m.stay += n * float64(s.ep.latency.value()) / float64(time.Millisecond)
+			m.stay += n * float64(s.ep.latency.Value()) / float64(time.Millisecond)
 		}
 	}
 	if known > 0 {

@@ -156,26 +156,9 @@ func explainSidecar(t *testing.T) string {
 	}
 	l.Done(picker.Result{FirstByte: 2 * time.Millisecond})
 	b.Refuse(balance.QueueFull)
-	s, err := admin.New(admin.Config{Listen: "127.0.0.1:0"}, admin.Options{Services: []admin.Service{{
+	return serveAdmin(t, admin.Options{Services: []admin.Service{{
 		Name: "web", Listen: "127.0.0.1:1", Status: b.Status, Explain: b.Explain, Decisions: b.Decisions, Denials: b.Denials,
 	}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := s.Listen()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	return a.String()
 }
 
 func TestExplainOfASidecar(t *testing.T) {

@@ -187,6 +187,12 @@ func statusSidecar(t *testing.T, services ...string) (addr string) {
 		l.Done(picker.Result{FirstByte: 2 * time.Millisecond})
 		o.Services = append(o.Services, admin.Service{Name: name, Listen: "127.0.0.1:1", Status: b.Status})
 	}
+	return serveAdmin(t, o)
+}
+
+// serveAdmin runs an admin listener and returns its address.
+func serveAdmin(t *testing.T, o admin.Options) string {
+	t.Helper()
 	s, err := admin.New(admin.Config{Listen: "127.0.0.1:0"}, o)
 	if err != nil {
 		t.Fatal(err)

@@ -66,8 +66,8 @@ type member struct {
 	// taking: it took requests like any other when the last snapshot was built.
 	taking bool // under Balancer.mu
 
-	serial uint32 // in records of decisions; never 0
-	alone  pace   // ShadowStatus' alone
+	serial uint32      // in records of decisions; never 0
+	alone  picker.EWMA // ShadowStatus' alone
 }
 
 // snapshot is what a request sees. Immutable.

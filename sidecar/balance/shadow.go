@@ -2,7 +2,6 @@ package balance
 
 import (
 	"fmt"
-	"math"
 	"sync/atomic"
 	"time"
 
@@ -55,7 +54,7 @@ func (sh *shadow) done(m *member, now time.Duration, sent float32, r picker.Resu
 		sh.observer.Done(m.ep, now, sent, r)
 	}
 	if r.Outcome == picker.Success && r.FirstByte > 0 {
-		m.alone.observe(now, r.FirstByte.Seconds()/slowdown(m.ep, 0, now))
+		m.alone.Observe(now, time.Duration(float64(r.FirstByte)/slowdown(m.ep, 0, now)))
 	}
 }
 
@@ -183,7 +182,7 @@ func (b *Balancer) shadowStatus(s *snapshot, now time.Duration) *ShadowStatus {
 
 // predict returns ShadowStatus' T in seconds, 0 if unknown.
 func (m *member) predict(now time.Duration) float64 {
-	return m.alone.value() * slowdown(m.ep, 1, now)
+	return m.alone.Value().Seconds() * slowdown(m.ep, 1, now)
 }
 
 // slowdown returns ShadowStatus' slow for what is at e and more beside.
@@ -191,7 +190,7 @@ func slowdown(e *picker.Endpoint, more int, now time.Duration) float64 {
 	n, c := float64(e.InFlight()+more), 1.0
 	if l := e.Load(); l != nil && now < l.Expires {
 		if l.InFlight >= 0 {
-			n += max(0, l.InFlight-max(0, l.OwnInFlight))
+			n += l.Others()
 		}
 		switch {
 		case l.Conc > 0:
@@ -204,27 +203,6 @@ func slowdown(e *picker.Endpoint, more int, now time.Duration) float64 {
 	}
 	return max(1, n/max(1, c))
 }
-
-// pace is a moving average in seconds that forgets as Endpoint.Latency does:
-// with a time constant of 10 s, and a sample weighs 1/64 at least. One word,
-// float32 over milliseconds; an update that loses a race is dropped.
-type pace struct{ word atomic.Uint64 }
-
-func (p *pace) observe(now time.Duration, sample float64) {
-	const memory = 10 * time.Second
-	old := p.word.Load()
-	stamp := uint32(now / time.Millisecond)
-	if old != 0 {
-		mean := float64(math.Float32frombits(uint32(old >> 32)))
-		// Requests that end together come in any order.
-		dt := time.Duration(max(0, int32(stamp-uint32(old)))) * time.Millisecond
-		sample = mean + max(1.0/64, 1-math.Exp(-float64(dt)/float64(memory)))*(sample-mean)
-	}
-	p.word.CompareAndSwap(old, uint64(math.Float32bits(float32(max(sample, 1e-9))))<<32|uint64(stamp))
-}
-
-// value returns the average, 0 if there was no sample.
-func (p *pace) value() float64 { return float64(math.Float32frombits(uint32(p.word.Load() >> 32))) }
 
 // noShadow returns the settings of a service without one.
 func noShadow() picker.Config {

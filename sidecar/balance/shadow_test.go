@@ -269,23 +269,23 @@ func TestSlowdown(t *testing.T) {
 }
 
 func TestPace(t *testing.T) {
-	var p pace
-	if p.value() != 0 {
+	var p picker.EWMA
+	if p.Value() != 0 {
 		t.Error("an average of nothing")
 	}
 	near := func(want float64) {
 		t.Helper()
-		if got := p.value(); math.Abs(got-want) > 1e-4*want {
+		if got := p.Value().Seconds(); math.Abs(got-want) > 1e-4*want {
 			t.Errorf("average %v, want %v", got, want)
 		}
 	}
-	p.observe(time.Second, .1)
+	p.Observe(time.Second, 100*time.Millisecond)
 	near(.1)
-	p.observe(time.Second, .74) // at once: a 64th
+	p.Observe(time.Second, 740*time.Millisecond) // at once: a 64th
 	near(.11)
-	p.observe(11*time.Second, 1.11) // after the time constant
+	p.Observe(11*time.Second, 1110*time.Millisecond) // after the time constant
 	near(.11 + 1 - 1/math.E)
-	p.observe(10*time.Second, p.value()) // from before
+	p.Observe(10*time.Second, p.Value()) // from before
 	near(.11 + 1 - 1/math.E)
 }
 
