@@ -36,8 +36,11 @@ type Report struct {
 	// the reports of one agent; it says nothing about age, which counts from arrival.
 	At int64 `json:"at"`
 
-	// InFlight is the number of requests in the backend.
+	// InFlight is the number of requests in the backend when the poll was answered, at
+	// most 5 ms old; an older count is absent.
 	InFlight Opt[float64] `json:"in_flight,omitzero"`
+	// InFlightSource names where InFlight comes from: one of the Source constants.
+	InFlightSource string `json:"in_flight_source,omitempty"`
 	// Avail is the cores the backend could use now, in [0, Cores]: min(quota, used by
 	// it + idle on the CPUs it may run on), over 250 ms.
 	Avail Opt[float64] `json:"avail,omitzero"`
@@ -58,14 +61,49 @@ type Report struct {
 	Conc Opt[float64] `json:"conc,omitzero"`
 	// Listening tells whether the backend accepts connections on its port.
 	Listening Opt[bool] `json:"listening,omitzero"`
-	// Err is the backend's error share, in [0, 1].
+	// Err is the backend's error share, in [0, 1], where the backend declares it.
 	Err Opt[float64] `json:"err,omitzero"`
+
+	// AcceptQueue is the connections that wait for the backend to accept them, when the
+	// poll was answered; AcceptLimit is where the kernel refuses more.
+	AcceptQueue Opt[int64] `json:"accept_queue,omitzero"`
+	AcceptLimit Opt[int64] `json:"accept_limit,omitzero"`
+	// Pressure is the kernel's pressure stall information.
+	Pressure Pressure `json:"pressure,omitzero"`
+	// RxBytes and TxBytes are bytes per second, loopback left out, that the backend's
+	// network namespace received and sent: the host's where it shares that.
+	RxBytes Opt[float64] `json:"rx_bytes_per_second,omitzero"`
+	TxBytes Opt[float64] `json:"tx_bytes_per_second,omitzero"`
 
 	// PollMS is the interval in milliseconds at which the agent asks to be polled.
 	PollMS Opt[int64] `json:"poll_ms,omitzero"`
 	// OwnInFlight echoes the in-flight that the poll itself declared.
 	OwnInFlight  Opt[int64] `json:"own_in_flight,omitzero"`
 	AgentVersion string     `json:"agent_version,omitempty"`
+}
+
+// Where Report.InFlight comes from.
+const (
+	SourceDeclared = "declared" // the backend says so itself
+	SourceKernel   = "kernel"   // its connections' TCP state
+	SourceSidecars = "sidecars" // the sum of what sidecars have there
+)
+
+// Pressure is the share of time, in [0, 1] over span, in which tasks waited for a
+// resource (Linux's Documentation/accounting/psi.rst).
+type Pressure struct {
+	// Scope is "group" where the figures are of the backend's own control group, and
+	// "host" where they are of the whole machine.
+	Scope  string `json:"scope"`
+	CPU    Stall  `json:"cpu,omitzero"`
+	Memory Stall  `json:"memory,omitzero"`
+	IO     Stall  `json:"io,omitzero"`
+}
+
+// Stall is the share of time in which some tasks waited, and in which all did.
+type Stall struct {
+	Some Opt[float64] `json:"some,omitzero"`
+	Full Opt[float64] `json:"full,omitzero"`
 }
 
 // validate reports every figure that is outside its range, and contradictions.
@@ -92,6 +130,7 @@ func (r Report) validate() error {
 	}
 	for _, t := range []struct{ name, text string }{
 		{"instance", r.Instance}, {"epoch", r.Epoch}, {"agent_version", r.AgentVersion},
+		{"in_flight_source", r.InFlightSource}, {"pressure.scope", r.Pressure.Scope},
 	} {
 		if err := checkText(t.text); err != nil {
 			bad("%s %w", t.name, err)
@@ -112,8 +151,19 @@ func (r Report) validate() error {
 	within("err", r.Err, 0, 1)
 	within("in_flight", r.InFlight, 0, maxInFlight)
 	within("conc", r.Conc, 0, maxInFlight)
+	within("rx_bytes_per_second", r.RxBytes, 0, maxInteger)
+	within("tx_bytes_per_second", r.TxBytes, 0, maxInteger)
+	for _, p := range []struct {
+		name  string
+		stall Stall
+	}{{"cpu", r.Pressure.CPU}, {"memory", r.Pressure.Memory}, {"io", r.Pressure.IO}} {
+		within("pressure."+p.name+".some", p.stall.Some, 0, 1)
+		within("pressure."+p.name+".full", p.stall.Full, 0, 1)
+	}
 	integer("mem_bytes", r.MemBytes, 0, maxInteger)
 	integer("mem_limit", r.MemLimit, 1, maxInteger)
+	integer("accept_queue", r.AcceptQueue, 0, maxInteger)
+	integer("accept_limit", r.AcceptLimit, 0, maxInteger)
 	integer("poll_ms", r.PollMS, 1, maxPollMS)
 	integer("own_in_flight", r.OwnInFlight, 0, maxInFlight)
 	return errors.Join(errs...)
