@@ -17,10 +17,7 @@ func baseTable(c *sidecar.Config) *block {
 		blocks: []*block{
 			consulTable(&c.Consul),
 			adminTable(&c.Admin),
-			{name: "log", settings: []setting{
-				{name: "level", dest: choice(&c.Log.Level, sidecar.LogLevels())},
-				{name: "format", dest: choice(&c.Log.Format, sidecar.LogFormats())},
-			}},
+			logTable(&c.Log),
 			pollTable(&c.Agents),
 		},
 		foreign: map[string]string{
@@ -30,22 +27,30 @@ func baseTable(c *sidecar.Config) *block {
 }
 
 func consulTable(c *discovery.Config) *block {
+	b := consulAccess(c)
+	b.settings = append(b.settings,
+		setting{name: "datacenter", dest: text(&c.Datacenter), empty: "the Consul agent's"},
+		setting{name: "wait", dest: duration(&c.Wait)},
+		setting{name: "stale", dest: flag(&c.Stale)},
+		setting{name: "max_stale", dest: duration(&c.MaxStale)},
+		setting{name: "rate_burst", dest: count(&c.RateBurst)},
+		setting{name: "rate_interval", dest: duration(&c.RateInterval)},
+		setting{name: "backoff_min", dest: duration(&c.BackoffMin)},
+		setting{name: "backoff_max", dest: duration(&c.BackoffMax)},
+		setting{name: "empty_confirm", dest: duration(&c.EmptyConfirm)},
+		setting{name: "max_answer", dest: size(&c.MaxAnswer)},
+	)
+	return b
+}
+
+// consulAccess is how Consul is reached.
+func consulAccess(c *discovery.Config) *block {
 	return &block{
 		name: "consul",
 		settings: []setting{
 			{name: "address", dest: text(&c.Address), empty: "CONSUL_HTTP_ADDR, else localhost:8500"},
 			{name: "scheme", dest: text(&c.Scheme), empty: "as address says, else CONSUL_HTTP_SSL, else http"},
 			{name: "token", dest: secret(&c.Token), empty: "CONSUL_HTTP_TOKEN_FILE, CONSUL_HTTP_TOKEN"},
-			{name: "datacenter", dest: text(&c.Datacenter), empty: "the Consul agent's"},
-			{name: "wait", dest: duration(&c.Wait)},
-			{name: "stale", dest: flag(&c.Stale)},
-			{name: "max_stale", dest: duration(&c.MaxStale)},
-			{name: "rate_burst", dest: count(&c.RateBurst)},
-			{name: "rate_interval", dest: duration(&c.RateInterval)},
-			{name: "backoff_min", dest: duration(&c.BackoffMin)},
-			{name: "backoff_max", dest: duration(&c.BackoffMax)},
-			{name: "empty_confirm", dest: duration(&c.EmptyConfirm)},
-			{name: "max_answer", dest: size(&c.MaxAnswer)},
 		},
 		blocks: []*block{{name: "tls", settings: []setting{
 			{name: "ca_file", dest: text(&c.TLS.CAFile), empty: "CONSUL_CACERT, CONSUL_CAPATH, else the system's"},
@@ -74,28 +79,9 @@ func pollTable(c *agentstats.PollConfig) *block {
 	}}
 }
 
-// agentTable is the file of `outrigger agent`.
-func agentTable(c *agentstats.Config) *block {
-	const elsewhere = "This belongs in the configuration of `outrigger sidecar`; an agent's file has one block agent { }."
-	return &block{
-		blocks: []*block{{
-			name: "agent",
-			settings: []setting{
-				{name: "listen", dest: text(&c.Listen), required: true, address: true},
-				{name: "instance", dest: text(&c.Instance)},
-				{name: "interval", dest: duration(&c.Interval)},
-				{name: "max_conns", dest: count(&c.MaxConns)},
-				{name: "proc_root", dest: text(&c.ProcRoot)},
-				{name: "cgroup_root", dest: text(&c.CgroupRoot)},
-			},
-			blocks: []*block{{name: "backend", settings: []setting{
-				{name: "port", dest: count(&c.Backend.Port)},
-				{name: "pid", dest: count(&c.Backend.PID)},
-				{name: "cgroup", dest: text(&c.Backend.Cgroup)},
-			}}},
-		}},
-		foreign: map[string]string{
-			"service": elsewhere, "consul": elsewhere, "admin": elsewhere, "agents": elsewhere, "log": elsewhere, "grace": elsewhere, "state_dir": elsewhere,
-		},
-	}
+func logTable(c *sidecar.LogConfig) *block {
+	return &block{name: "log", settings: []setting{
+		{name: "level", dest: choice(&c.Level, sidecar.LogLevels())},
+		{name: "format", dest: choice(&c.Format, sidecar.LogFormats())},
+	}}
 }

@@ -23,7 +23,6 @@ package config
 import (
 	"slices"
 
-	"outrigger/agentstats"
 	"outrigger/sidecar"
 )
 
@@ -93,25 +92,4 @@ func (l *loader) complained(sec *section, name string) bool {
 			return p.File == g.at.Filename && p.Line == g.at.Start.Line && p.Column == g.at.Start.Column
 		})
 	})
-}
-
-// LoadAgent reads an agent's configuration: a file (or directory) with one
-// block agent { }. The error is a Problems.
-func LoadAgent(path string, env Env) (agentstats.Config, error) {
-	cfg := agentstats.DefaultConfig()
-	cfg.Listen = "192.0.2.10:9912" // an example, until the file says
-	table := agentTable(&cfg)
-	l := &loader{env: env, root: table, byName: map[string]*source{}}
-	root := l.load([]string{path})
-	at, ok := root.seen["agent"]
-	if ok {
-		root.sec.header = at
-		l.blame(root.sec, func() error { return cfg.Validate() })
-	} else if !l.broken() {
-		l.add(Problem{File: path, Message: "there is no agent block", Hint: `Write agent { listen = "ADDR:PORT" ... }.`})
-	}
-	if len(l.problems) > 0 {
-		return agentstats.Config{}, l.problems.sorted()
-	}
-	return cfg, nil
 }

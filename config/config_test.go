@@ -347,8 +347,8 @@ func TestAgent(t *testing.T) {
 		ProcRoot: "/host/proc", CgroupRoot: "/host/cgroup",
 		Backend: agentstats.Backend{Port: 8080, Cgroup: "/system.slice/web.service"},
 	}
-	if err != nil || got != want {
-		t.Errorf("got %+v, want %+v\n%v", got, want, err)
+	if err != nil || !reflect.DeepEqual(got.Agent, want) {
+		t.Errorf("got %+v, want %+v\n%v", got.Agent, want, err)
 	}
 	for file, wants := range map[string][]string{
 		"none.hcl":  {"none.hcl: there is no agent block|Write agent {"},

@@ -26,6 +26,14 @@ func Effective(w io.Writer, cfg sidecar.Config) error {
 	return err
 }
 
+// EffectiveAgent is Effective for the file of an agent.
+func EffectiveAgent(w io.Writer, cfg Agent) error {
+	var b bytes.Buffer
+	writeBody(&b, agentTable(&cfg), agentTable(defaultAgent()))
+	_, err := w.Write(hclwrite.Format(b.Bytes()))
+	return err
+}
+
 // writeBody writes the settings and blocks of a table; def is the same table
 // over the defaults.
 func writeBody(b *bytes.Buffer, t, def *block) {

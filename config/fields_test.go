@@ -4,13 +4,12 @@ import (
 	"reflect"
 	"testing"
 
-	"outrigger/agentstats"
 	"outrigger/sidecar"
 )
 
 // TestEveryFieldHasASetting finds fields of the Configs that the tables lack.
 func TestEveryFieldHasASetting(t *testing.T) {
-	base, service, agent := sidecar.DefaultConfig(), newService("x"), agentstats.DefaultConfig()
+	base, service, agent := sidecar.DefaultConfig(), newService("x"), defaultAgent()
 	for _, c := range []struct {
 		cfg    any
 		table  *block
@@ -18,7 +17,8 @@ func TestEveryFieldHasASetting(t *testing.T) {
 	}{
 		{&base, baseTable(&base), []string{".Services"}},
 		{service, serviceTable(service), []string{".Name", ".Balance.Service", ".Balance.Pins", ".HTTP.FailureStatuses", ".HTTP.Hash.On", ".HTTP.Hash.Name", ".Discover.NodeMeta"}},
-		{&agent, agentTable(&agent), nil},
+		{agent, agentTable(agent), []string{".Consul.Datacenter", ".Consul.Wait", ".Consul.Stale", ".Consul.MaxStale", ".Consul.RateBurst", ".Consul.RateInterval",
+			".Consul.BackoffMin", ".Consul.BackoffMax", ".Consul.EmptyConfirm", ".Consul.MaxAnswer"}}, // of watching
 	} {
 		reached := map[uintptr]string{}
 		for _, s := range allSettings(c.table) {

@@ -59,14 +59,8 @@ func readHeaders(v value, response bool) (list []h1.HeaderField, _ *fault) {
 	}
 	for i := range entries {
 		e := &entries[i]
-		text, f := readText(e.value)
-		if f == nil && text == hiddenText {
-			f = &fault{message: "has the placeholder of a secret", hint: `Put the secret, or better env("NAME") or file("PATH"), in its place.`}
-		} else if f != nil {
-			f = &fault{message: "has a value that is no text", hint: f.hint}
-		}
+		text, f := e.text()
 		if f != nil {
-			f.item = &e.value
 			return nil, f
 		}
 		h := h1.HeaderField{Name: e.name.v.(string), Value: text}
@@ -108,9 +102,6 @@ func secretHeader(name string) bool {
 	}
 	return soundsSecret(name)
 }
-
-// entry is one name and value of a map.
-type entry struct{ name, value value }
 
 // object reads a map. Its names are written out, with or without quotes.
 func (l *loader) object(s *source, v value, e *hclsyntax.ObjectConsExpr) (value, bool) {

@@ -11,8 +11,6 @@ import (
 
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
-
-	"outrigger/discovery"
 )
 
 // A dest is where a setting's value goes: a variable in some package's Config.
@@ -155,15 +153,18 @@ func readChoice(v value, names []string) (string, *fault) {
 }
 
 // secret is a text that is never printed.
-func secret(p *discovery.Secret) dest {
-	read := func(v value) (discovery.Secret, *fault) {
+func secret[S interface {
+	~string
+	fmt.Stringer // hides it
+}](p *S) dest {
+	read := func(v value) (S, *fault) {
 		s, f := readText(v)
 		if s == hiddenText {
 			f = &fault{message: "is the placeholder of a secret", hint: `Put the secret, or better env("NAME") or file("PATH"), in its place.`}
 		}
-		return discovery.Secret(s), f
+		return S(s), f
 	}
-	return newField(p, read, func(s discovery.Secret) string { return quote(s.String()) }, "")
+	return newField(p, read, func(s S) string { return quote(s.String()) }, "")
 }
 
 func flag(p *bool) dest {

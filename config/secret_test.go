@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"outrigger/agentstats"
 	"outrigger/sidecar"
 )
 
@@ -107,7 +106,7 @@ func TestMaskEndsWithTheSecret(t *testing.T) {
 func TestOutsideValuesAreNotShown(t *testing.T) {
 	values := []string{"8675309", "-8675309", "0.8675309", "8675309e300", "8675309h", "8675309ms", "-8675309s", "8675309B", "8675309GiB", "86753098675309867530986753098675309",
 		"8675309 \"8675309\"\n\x01ü8675309", "/8675309/../8675309", "http://8675309:8675309@8675309:99999999", "unix://8675309", strings.Repeat("8675309", 1000)}
-	base, agent := sidecar.DefaultConfig(), agentstats.DefaultConfig()
+	base, agent := sidecar.DefaultConfig(), defaultAgent()
 	tried := 0
 	check := func(text string, load func(env Env) error) {
 		for _, v := range values {
@@ -125,7 +124,7 @@ func TestOutsideValuesAreNotShown(t *testing.T) {
 	for _, line := range assignments(serviceTable(newService("x"))) {
 		check("service \"x\" {\n"+line+"\n}\n", sidecars)
 	}
-	for _, line := range assignments(agentTable(&agent)) {
+	for _, line := range assignments(agentTable(agent)) {
 		check(line+"\n", func(env Env) error { _, err := LoadAgent("f.hcl", env); return err })
 	}
 	// Values that stand in errors about other settings.

@@ -6,7 +6,6 @@ import (
 
 	"outrigger/agentstats"
 	"outrigger/config"
-	"outrigger/sidecar"
 )
 
 func runAgent(ctx context.Context, args []string, s streams) int {
@@ -23,8 +22,8 @@ func runAgent(ctx context.Context, args []string, s streams) int {
 		fmt.Fprintln(s.err, err)
 		return 1
 	}
-	log := newLogger(sidecar.DefaultConfig().Log, s.err).Named("agent")
-	a, err := agentstats.NewAgent(cfg, agentstats.Env{Logger: log, Version: version()})
+	log := newLogger(cfg.Log, s.err).Named("agent")
+	a, err := agentstats.NewAgent(cfg.Agent, agentstats.Env{Logger: log, Version: version()})
 	if err != nil {
 		log.Error("cannot start", "error", err)
 		return 1

@@ -74,3 +74,29 @@ func TestCheckUsage(t *testing.T) {
 		t.Errorf("-h: status %d", status)
 	}
 }
+
+// TestCheckAgent: an agent's file is checked with -agent, and what is printed means
+// the same again.
+func TestCheckAgent(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.hcl")
+	put := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("agent {\n  listen = \"10.0.0.5:9912\"\n  backend { port = 8080 }\n}\nlog { format = \"json\" }\n")
+	status, out, errs := runChecked(t, "-agent", "-config", path)
+	if status != 0 || errs != "" || !strings.Contains(out, "port   = 8080") || !strings.Contains(out, `format = "json"`) {
+		t.Fatalf("status %d\n%s\n%s", status, errs, out)
+	}
+	put(out)
+	if status, again, errs := runChecked(t, "-agent", "-config", path); status != 0 || again != out {
+		t.Errorf("status %d, what was printed reads\n%s\n%s", status, again, errs)
+	}
+	if status, _, errs := runChecked(t, "-config", path); status != 1 || !strings.Contains(errs, "outrigger agent") {
+		t.Errorf("without -agent: status %d\n%s", status, errs)
+	}
+	if status, _, errs := runChecked(t, "-agent", "-config", path, path); status != 2 || !strings.Contains(errs, "one file") {
+		t.Errorf("two files: status %d\n%s", status, errs)
+	}
+}

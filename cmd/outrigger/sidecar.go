@@ -39,9 +39,14 @@ func parse(fs *flag.FlagSet, args []string, s streams, synopsis string) (status 
 
 // configPaths reads -config and the arguments after the flags, which name
 // files or directories too ("-config a.hcl b.hcl").
-func configPaths(name string, args []string, s streams) (paths []string, status int, ok bool) {
+//
+// more are further flags.
+func configPaths(name string, args []string, s streams, more ...func(*flag.FlagSet)) (paths []string, status int, ok bool) {
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	var list pathList
+	for _, add := range more {
+		add(fs)
+	}
 	fs.Var(&list, "config", "a file, or a directory of *.hcl files; may be repeated")
 	if status, ok := parse(fs, args, s, name+" -config DIR|FILE..."); !ok {
 		return nil, status, false
