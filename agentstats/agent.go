@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"math"
 	"net"
-	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/consul/api"
 	"github.com/hashicorp/go-hclog"
+
+	"outrigger/agentstats/gauge"
 )
 
 // ReportPath is where an agent serves its newest report.
@@ -34,6 +37,12 @@ type Env struct {
 	Now func() time.Time
 	// Listen opens the listener for Config.Listen. Default: net.Listen.
 	Listen func(network, address string) (net.Listener, error)
+	// Consul is a client of the Consul agent on the backend's host; required where the
+	// agent registers or publishes. It bounds what it reads (discovery.NewClient's do).
+	Consul *api.Client
+	// OwnProcess says that the agent is all there is in this process, so that it gives
+	// memory back when it has started.
+	OwnProcess bool
 }
 
 // Agent samples one backend and serves the newest report. It only reads: nothing a
@@ -44,18 +53,20 @@ type Agent struct {
 	sampler interface {
 		sample(now time.Time) (Report, string)
 	}
-	conns atomic.Int64
+	crowd crowd
+	guard guard
+	// live takes the figures that an answer has as they are at that moment; nil: those of
+	// the sample are all there is. It is called for one poll at a time as a rule, and the
+	// polls that come meanwhile wait.
+	live   func(now time.Time) Live
+	routes []route // what is served besides reports and health; not to be changed after Run
+
+	counting *counting
+	parts    parts
+	draining atomic.Bool
 
 	started time.Time
 	newest  atomic.Pointer[served]
-}
-
-// served is one sample, encoded once for all pollers.
-type served struct {
-	report Report
-	body   []byte
-	at     time.Time
-	state  string // what is watched, or why nothing is
 }
 
 // NewAgent checks the configuration and opens what it samples. On systems other than
@@ -77,7 +88,24 @@ func NewAgent(cfg Config, env Env) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Agent{cfg: cfg, env: env, sampler: s, started: env.Now()}, nil
+	a := &Agent{cfg: cfg, env: env, sampler: s, guard: newGuard(cfg.Token), started: env.Now()}
+	var board *gauge.Board
+	if a.counting, board, err = a.newCounting(); err != nil {
+		return nil, err
+	}
+	a.live = a.counting.look
+	if board != nil {
+		a.routes = append(a.routes, route{"GET " + gauge.Path, board})
+	}
+	if a.parts, err = a.newParts(); err != nil {
+		return nil, err
+	}
+	m, err := a.metrics()
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	a.routes = append(a.routes, route{"GET " + MetricsPath, m})
+	return a, nil
 }
 
 // Report returns the newest report; false before Run took the first sample. Safe for
@@ -91,47 +119,43 @@ func (a *Agent) Report() (Report, bool) {
 }
 
 // Run samples and serves until ctx ends, which is no error. A backend that is not
-// there (yet) is none either: reports then say that it does not listen. Call it once.
+// there (yet) is none either: reports then say that it does not listen. Where it is
+// registered, it is taken out of Consul then and drained, which Config.Register.Drain
+// bounds, and served until that is done. Call it once.
 func (a *Agent) Run(ctx context.Context) error {
 	l, err := a.env.Listen("tcp", a.cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("agent: cannot listen on %s: %w (set listen to a free port on an address of this host)", a.cfg.Listen, err)
 	}
+	defer a.counting.close()
 	a.take() // so that the first poll is answered
-	a.env.Logger.Info("agent serves", "url", "http://"+l.Addr().String()+ReportPath)
+	if a.env.OwnProcess {
+		trim()
+	}
+	a.env.Logger.Info("agent serves", "url", a.cfg.TLS.scheme()+"://"+l.Addr().String()+ReportPath)
 
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	sampled := make(chan struct{})
-	go func() {
-		defer close(sampled)
-		a.loop(ctx)
-	}()
-
-	srv := a.server()
-	failed := make(chan error, 1)
-	go func() {
-		failed <- srv.Serve(&limitedListener{Listener: l, open: &a.conns, most: int64(a.cfg.MaxConns), log: a.env.Logger})
-	}()
+	// What serves outlives ctx until the backend is drained.
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	failed := make(chan error, 4)
+	var running sync.WaitGroup
+	running.Go(func() { a.loop(inner) })
+	running.Go(func() {
+		if err := a.serve(inner, l); err != nil {
+			failed <- err
+		}
+	})
+	a.runParts(inner, &running, func(err error) { failed <- err })
 	select {
 	case err = <-failed:
-		err = fmt.Errorf("agent: serving on %s failed: %w", l.Addr(), err)
 	case <-ctx.Done():
-		err = a.shutdown(srv)
-		<-failed //nolint:errcheck // shutting down is what ended it
+		a.draining.Store(true)
 	}
-	cancel()
-	<-sampled
-	return err
-}
-
-func (a *Agent) shutdown(srv *http.Server) error {
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
-	defer cancel()
-	err := srv.Shutdown(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return srv.Close() // a peer in mid-request does not hold the agent up
+	if r := a.parts.registrar; r != nil {
+		err = errors.Join(err, r.Shutdown(context.WithoutCancel(ctx)))
 	}
+	stop()
+	running.Wait()
 	return err
 }
 
@@ -156,24 +180,33 @@ func (a *Agent) take() {
 	r.Version = Version
 	r.Instance = a.cfg.Instance
 	r.AgentVersion = a.env.Version
-	// Counted from the start, so that setting the host's clock back does not make every
-	// sidecar take the next reports for replays.
-	r.At = a.started.Add(now.Sub(a.started)).UnixMilli()
-	r.PollMS = pollAsked(a.conns.Load())
-	body, err := Encode(r)
+	r.At = a.stamp(now)
+	if err := a.counting.tick(now, &r, a.pid()); !err.IsZero() {
+		r.Err = err
+	}
+	r.PollMS = pollAsked(a.crowd.polling.Load())
+	s, err := prepare(r, now, state, a.live != nil)
 	if err != nil {
 		a.env.Logger.Error("a sample was dropped", "error", err)
 		return
 	}
-	a.newest.Store(&served{report: r, body: body, at: now, state: state})
+	a.newest.Store(s)
+}
+
+// pid is the backend's process, 0 where there is none.
+func (a *Agent) pid() int {
+	if s, ok := a.sampler.(interface{ pid() int }); ok {
+		return s.pid()
+	}
+	return 0
 }
 
 // pollAsked is the poll interval that keeps this agent at 400 polls a second
 // (PICKING.md): its sidecars / 400 s, at most 2 s; absent where that is below what
-// any sidecar may be asked for. Open connections stand for sidecars, since each keeps
-// exactly one.
-func pollAsked(conns int64) Opt[int64] {
-	ms := int64(math.Ceil(float64(conns) * 1000 / 400))
+// any sidecar may be asked for. sidecars are counted by their connections, of which
+// each keeps exactly one; those that never polled do not count.
+func pollAsked(sidecars int64) Opt[int64] {
+	ms := int64(math.Ceil(float64(sidecars) * 1000 / 400))
 	if ms <= minPoll.Milliseconds() {
 		return Opt[int64]{}
 	}

@@ -82,7 +82,7 @@ func scriptedAgent(s *scripted, logger hclog.Logger) *Agent {
 	cfg := DefaultConfig()
 	cfg.Interval = 50 * ms
 	cfg.Instance = "web-1"
-	return &Agent{cfg: cfg, env: Env{Logger: logger, Version: "1.2.3", Now: time.Now}, sampler: s, started: time.Now()}
+	return &Agent{cfg: cfg, env: Env{Logger: logger, Version: "1.2.3", Now: time.Now}, sampler: s, counting: &counting{now: time.Now}, started: time.Now()}
 }
 
 func fetch(t *testing.T, method, url string) (int, string, http.Header) {

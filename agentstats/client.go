@@ -2,12 +2,14 @@ package agentstats
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -19,22 +21,25 @@ const maxHead = 4 << 10
 // It is not net/http's Transport: that one adds two goroutines and their hand-over
 // to every connection, follows redirects and proxy variables unless each is switched
 // off, and has no bound on an answer's head by default. This is a write, a bounded
-// read through net/http's own parser, and a deadline. Not for concurrent use.
+// read and a deadline; an answer of an unusual form goes through net/http's parser. Not
+// for concurrent use.
 type client struct {
 	addr string
-	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	dial func(ctx context.Context, addr string) (net.Conn, error)
 	now  func() time.Duration
+	auth string // value of Authorization; "" is none
 
-	conn   net.Conn
-	detach func() bool // stops the watch that closes conn when ctx ends
-	limit  io.LimitedReader
-	reader *bufio.Reader
-	body   []byte
+	conn    net.Conn
+	detach  func() bool // stops the watch that closes conn when ctx ends
+	request []byte      // of a poll, up to the value of InFlightHeader
+	out, in []byte
+	excess  bool // the last answer had bytes behind it
 }
 
 // answer is one successful exchange; body is valid until the next poll.
 type answer struct {
 	body     []byte
+	own      int64 // what the poll declared
 	sent     time.Duration
 	received time.Duration
 }
@@ -51,10 +56,10 @@ var (
 	errUnsolicited = errors.New("the agent sent bytes nobody asked for")
 )
 
-// poll asks once; onSend is called right before each request is written. A kept
+// poll asks once; inFlight is asked right before each request is written. A kept
 // connection that the agent closed meanwhile, as idle ones are, is replaced at once
 // and is no failure. After any error the connection is gone.
-func (c *client) poll(ctx context.Context, timeout time.Duration, onSend func()) (answer, error) {
+func (c *client) poll(ctx context.Context, timeout time.Duration, inFlight func() int64) (answer, error) {
 	deadline := time.Now().Add(timeout)
 	for {
 		reused := c.conn != nil
@@ -63,7 +68,7 @@ func (c *client) poll(ctx context.Context, timeout time.Duration, onSend func())
 				return answer{}, err
 			}
 		}
-		a, silent, err := c.exchange(deadline, onSend)
+		a, silent, err := c.exchange(deadline, inFlight)
 		if err == nil {
 			return a, nil
 		}
@@ -80,82 +85,124 @@ func (c *client) poll(ctx context.Context, timeout time.Duration, onSend func())
 func (c *client) connect(ctx context.Context, deadline time.Time) error {
 	dialing, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	conn, err := c.dial(dialing, "tcp", c.addr)
+	conn, err := c.dial(dialing, c.addr)
 	if err != nil {
 		return err
 	}
-	c.conn = conn
+	conn = quiet(conn)
+	c.conn, c.excess = conn, false
 	c.detach = context.AfterFunc(ctx, func() { _ = conn.Close() })
-	c.limit.R = conn
-	if c.reader == nil {
-		c.reader = bufio.NewReaderSize(&c.limit, 1024) // head and report of ours fit
-	} else {
-		c.reader.Reset(&c.limit)
+	if c.request == nil {
+		c.request = appendPoll(nil, c.addr, c.auth)
+		c.in = make([]byte, 2048) // head and report of ours fit
 	}
 	return nil
 }
 
+// appendPoll appends the request of a poll up to the number of InFlightHeader. The
+// agent's fast path reads exactly this.
+func appendPoll(b []byte, addr, auth string) []byte {
+	b = append(b, "GET "+ReportPath+" HTTP/1.1\r\nHost: "+addr+"\r\n"...)
+	if auth != "" {
+		b = append(b, "Authorization: "+auth+"\r\n"...)
+	}
+	return append(b, InFlightHeader+": "...)
+}
+
 // exchange makes one request. silent tells that the connection ended before a byte
 // of an answer came.
-func (c *client) exchange(deadline time.Time, onSend func()) (a answer, silent bool, err error) {
-	if c.reader.Buffered() > 0 {
+func (c *client) exchange(deadline time.Time, inFlight func() int64) (a answer, silent bool, err error) {
+	if c.excess {
 		return answer{}, false, errUnsolicited
 	}
 	if err := c.conn.SetDeadline(deadline); err != nil {
 		return answer{}, true, err
 	}
-	onSend()
+	a.own = min(max(inFlight(), 0), maxInFlight)
+	c.out = strconv.AppendInt(append(c.out[:0], c.request...), a.own, 10)
+	c.out = append(c.out, "\r\n\r\n"...)
 	a.sent = c.now()
-	if _, err := io.WriteString(c.conn, "GET "+ReportPath+" HTTP/1.1\r\nHost: "+c.addr+"\r\n\r\n"); err != nil {
+	if _, err := c.conn.Write(c.out); err != nil {
 		return answer{}, !isTimeout(err), err
 	}
-	c.limit.N = maxHead + MaxReportSize
-	if _, err := c.reader.Peek(1); err != nil {
-		return answer{}, !isTimeout(err), err
+	n := 0
+	for n == 0 { // a reader may return nothing and no error
+		if n, err = c.conn.Read(c.in); n == 0 && err != nil {
+			return answer{}, !isTimeout(err), err
+		}
 	}
-	resp, err := http.ReadResponse(c.reader, nil) // nil: the request was a GET
-	if err != nil {
-		return answer{}, false, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return answer{}, false, statusError(resp.StatusCode)
-	}
-	if err := c.readBody(resp); err != nil {
+	if a.body, err = c.receive(n); err != nil {
 		return answer{}, false, err
 	}
 	a.received = c.now()
-	a.body = c.body
+	if c.conn == nil {
+		return a, false, nil
+	}
+	// A deadline left standing would wake the process once more, before the next poll.
+	return a, false, c.conn.SetDeadline(time.Time{})
+}
+
+// receive returns the body of an answer of which n bytes are there.
+func (c *client) receive(n int) ([]byte, error) {
+	end := bytes.Index(c.in[:n], []byte("\r\n\r\n")) + 4
+	if end < 4 {
+		return c.receiveAny(n) // the head comes in pieces
+	}
+	length, ok := parseHead(c.in[:end])
+	if !ok {
+		return c.receiveAny(n)
+	}
+	if length > MaxReportSize {
+		return nil, errTooLong
+	}
+	if whole := end + length; whole > len(c.in) {
+		c.in = append(make([]byte, 0, whole), c.in[:n]...)[:whole]
+	}
+	for n < end+length {
+		more, err := c.conn.Read(c.in[n : end+length])
+		if more == 0 && err != nil {
+			return nil, unexpectedEOF(err)
+		}
+		n += more
+	}
+	c.excess = n > end+length
+	return c.in[end : end+length], nil
+}
+
+// receiveAny is receive for answers of any form.
+func (c *client) receiveAny(n int) ([]byte, error) {
+	had := bytes.NewReader(bytes.Clone(c.in[:n]))
+	reader := bufio.NewReader(&io.LimitedReader{R: io.MultiReader(had, c.conn), N: maxHead + MaxReportSize})
+	resp, err := http.ReadResponse(reader, nil) // nil: the request was a GET
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, statusError(resp.StatusCode)
+	}
+	if resp.ContentLength > MaxReportSize {
+		return nil, errTooLong
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxReportSize+1))
+	if len(body) > MaxReportSize {
+		return nil, errTooLong
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.excess = had.Len()+reader.Buffered() > 0
 	if resp.Close {
 		c.close()
 	}
-	return a, false, nil
+	return body, nil
 }
 
-func (c *client) readBody(resp *http.Response) error {
-	defer resp.Body.Close()
-	if resp.ContentLength > MaxReportSize {
-		return errTooLong
+func unexpectedEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
 	}
-	if c.body == nil {
-		c.body = make([]byte, 0, 1024)
-	}
-	c.body = c.body[:0]
-	for {
-		if len(c.body) == cap(c.body) {
-			c.body = append(c.body, 0)[:len(c.body)]
-		}
-		n, err := resp.Body.Read(c.body[len(c.body):cap(c.body)])
-		c.body = c.body[:len(c.body)+n]
-		if len(c.body) > MaxReportSize {
-			return errTooLong
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
+	return err
 }
 
 func (c *client) close() {

@@ -33,9 +33,12 @@ func Decode(data []byte) (Report, error) {
 	if len(data) > MaxReportSize {
 		return Report{}, fmt.Errorf("agent report refused: %d bytes, more than %d", len(data), MaxReportSize)
 	}
-	var r Report
-	if err := json.Unmarshal(data, &r); err != nil {
-		return Report{}, fmt.Errorf("agent report refused: %w", err)
+	r, ok := decodeFast(data)
+	if !ok {
+		r = Report{}
+		if err := json.Unmarshal(data, &r); err != nil {
+			return Report{}, fmt.Errorf("agent report refused: %w", err)
+		}
 	}
 	if err := r.validate(); err != nil {
 		return Report{}, fmt.Errorf("agent report refused: %w", err)

@@ -5,9 +5,17 @@ import (
 	"fmt"
 	"net"
 	"path"
+	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"outrigger/agentstats/agentcheck"
+	"outrigger/agentstats/declared"
+	"outrigger/agentstats/gauge"
+	"outrigger/agentstats/publish"
+	"outrigger/agentstats/register"
 )
 
 // Config is what one agent needs to know.
@@ -25,6 +33,20 @@ type Config struct {
 	// MaxConns bounds the connections held open, one per polling sidecar; a connection
 	// above it is closed at once.
 	MaxConns int
+	// Token is what sidecars must show to get anything but /healthz, 16 to 256 characters;
+	// "": nothing. Without TLS whoever sees the traffic sees it.
+	Token string
+	// TLS is how the agent speaks TLS; its zero value is plain HTTP.
+	TLS ServerTLS
+	// InFlight says how the requests in the backend are counted.
+	InFlight InFlight
+	// AgentCheck answers HAProxy's checks; without its Listen it is off.
+	AgentCheck agentcheck.Config
+	// Register has the agent register the backend in Consul; without its Service it is
+	// off.
+	Register register.Config
+	// Publish has it put the reports into Consul.
+	Publish Publish
 	// ProcRoot and CgroupRoot are where the host's /proc and /sys/fs/cgroup are found; a
 	// container that watches its host mounts them elsewhere and shares the host's cgroup
 	// namespace.
@@ -50,6 +72,29 @@ type Backend struct {
 	Cgroup string // as /proc/PID/cgroup shows it: "/system.slice/app.service"
 }
 
+// InFlight says what may tell how many requests are in the backend. What the backend
+// declares goes first, else the larger of the other two counts.
+type InFlight struct {
+	Declared declared.Config
+	// Kernel looks at the TCP connections to Backend.Port; without a port it cannot.
+	Kernel bool
+	// Gauges takes what sidecars send of their own (agents { gauges } there), in at most
+	// MaxGauges streams.
+	Gauges    bool
+	MaxGauges int
+}
+
+// Publish is where reports are put besides being served.
+type Publish struct {
+	To string // "consul"; "": nowhere
+	// Service the backend belongs to; "": Register.Service.
+	Service string
+	publish.Config
+}
+
+// PublishTargets lists what Publish.To may be.
+func PublishTargets() []string { return []string{"consul"} }
+
 // DefaultConfig returns the defaults; Listen and Backend have none.
 func DefaultConfig() Config {
 	return Config{
@@ -57,7 +102,16 @@ func DefaultConfig() Config {
 		// default interval, at a few dozen microseconds each.
 		Interval: 250 * time.Millisecond,
 		// One connection per sidecar and thousands of sidecars at most; each costs some 10 KiB.
-		MaxConns:   4096,
+		MaxConns: 4096,
+		InFlight: InFlight{
+			Declared: declared.DefaultConfig(),
+			Kernel:   true, // the figure that matters most to the picker, for a percent of a core
+			// It costs nothing until a sidecar sends some, and MaxConns bounds it too.
+			Gauges: true, MaxGauges: gauge.DefaultBoardConfig().MaxStreams,
+		},
+		AgentCheck: agentcheck.DefaultConfig(),
+		Register:   register.DefaultConfig(),
+		Publish:    Publish{Config: publish.DefaultConfig()},
 		ProcRoot:   "/proc",
 		CgroupRoot: "/sys/fs/cgroup",
 	}
@@ -83,10 +137,45 @@ func (c Config) Validate() error {
 	if c.MaxConns < 1 || c.MaxConns > 1<<16 {
 		bad("max_conns %d is outside 1 to 65536", c.MaxConns)
 	}
+	errs = append(errs, checkToken(c.Token), c.TLS.Validate(), c.InFlight.Declared.Validate(), c.AgentCheck.Validate())
+	errs = append(errs, gauge.BoardConfig{MaxStreams: c.InFlight.MaxGauges}.Validate())
+	if c.AgentCheck.Listen != "" && c.AgentCheck.Listen == c.Listen {
+		bad("agent_check listens on %s, as the agent does: HAProxy's checks need a port of their own", c.Listen)
+	}
+	errs = append(errs, c.validateConsul())
 	if !path.IsAbs(c.ProcRoot) || !path.IsAbs(c.CgroupRoot) {
 		bad("the proc and cgroup roots must be absolute paths, not %q and %q", c.ProcRoot, c.CgroupRoot)
 	}
 	return errors.Join(errs...)
+}
+
+// validateConsul checks what the agent does in Consul.
+func (c Config) validateConsul() error {
+	var errs []error
+	if c.Register.Service != "" {
+		errs = append(errs, c.registration().Validate())
+	} else if !reflect.DeepEqual(c.Register, register.DefaultConfig()) {
+		errs = append(errs, errors.New("register has settings but no service: name the service to register the backend in"))
+	}
+	if c.Publish.To == "" {
+		return errors.Join(errs...)
+	}
+	if !slices.Contains(PublishTargets(), c.Publish.To) {
+		errs = append(errs, fmt.Errorf("publish to %.40q, allowed are %s", c.Publish.To, strings.Join(PublishTargets(), ", ")))
+	}
+	if c.Register.Service == "" && (c.Publish.Service == "" || c.Instance == "") {
+		errs = append(errs, errors.New("publish needs to know the backend: write its service in publish and its service ID as instance, or let the agent register it"))
+	}
+	return errors.Join(append(errs, c.Publish.Config.Validate())...)
+}
+
+// registration is Register with the backend's port where it has none.
+func (c Config) registration() register.Config {
+	r := c.Register
+	if r.Port == 0 {
+		r.Port = c.Backend.Port
+	}
+	return r
 }
 
 func checkListen(addr string) (int, error) {

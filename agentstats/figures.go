@@ -10,19 +10,45 @@ import (
 // is what the simulation of PICKING.md averaged; a longer memory only delays news.
 const span = 250 * time.Millisecond
 
-// counters are cumulative CPU figures read at one moment. A window never mixes
-// counters of different sources: it is reset when the sources change.
+// maxLevels bounds the groups with a quota that are watched; deeper nests of quotas
+// than this are not found in the wild, and the loosest of them are left out.
+const maxLevels = 8
+
+// unknown marks a counter that could not be read.
+const unknown = -1
+
+// What the kernel counts stalls of, in the order of stalls.
+const (
+	stallCPU = iota
+	stallMemory
+	stallIO
+	resources
+)
+
+// stalls are the cumulative stall times of the resources, some and full; unknown where
+// the kernel has none.
+type stalls [resources][2]time.Duration
+
+var noStalls = stalls{{unknown, unknown}, {unknown, unknown}, {unknown, unknown}}
+
+// counters are cumulative figures read at one moment; each may be unknown. A window
+// never mixes counters of different sources: it is reset when the sources change.
 type counters struct {
-	at     time.Duration   // monotonic
-	used   time.Duration   // CPU time of the backend
-	idle   time.Duration   // idle time, I/O wait included, of the CPUs it may run on
-	levels []time.Duration // CPU time of each group with a quota, -1 where not counted
+	at     time.Duration            // monotonic
+	used   time.Duration            // CPU time of the backend
+	idle   time.Duration            // idle time, I/O wait included, of the CPUs it may run on
+	levels [maxLevels]time.Duration // CPU time of each group with a quota
+	stalls stalls
+	rx, tx int64 // bytes
 }
 
-// rates are the same figures as cores, over the window.
+// rates are the same figures per second, over the window: cores, shares of time and
+// bytes a second. NaN where a counter was unknown at either end.
 type rates struct {
 	used, idle float64
-	levels     []float64 // NaN where not counted
+	levels     [maxLevels]float64
+	stalls     [resources][2]float64
+	rx, tx     float64
 }
 
 // window turns counters into rates over the last span.
@@ -35,29 +61,37 @@ func (w *window) reset() { w.ring = w.ring[:0] }
 // false while there are none.
 func (w *window) push(c counters) (rates, bool) {
 	base := -1
-	for i, old := range w.ring {
-		if c.at-old.at >= span*9/10 {
+	for i := range w.ring {
+		if c.at-w.ring[i].at >= span*9/10 {
 			base = i
 		}
 	}
-	w.ring = append(w.ring, c)
 	if base < 0 {
+		w.ring = append(w.ring, c)
 		return rates{}, false
 	}
 	from := w.ring[base]
-	w.ring = append(w.ring[:0], w.ring[base:]...)
+	w.ring = append(append(w.ring[:0], w.ring[base:]...), c)
 
 	seconds := (c.at - from.at).Seconds()
-	// Per-CPU idle time is not strictly monotonic in every kernel.
-	rate := func(a, b time.Duration) float64 { return max(0, (b-a).Seconds()/seconds) }
+	per := func(a, b int64, unit float64) float64 {
+		if a < 0 || b < 0 {
+			return math.NaN()
+		}
+		// Per-CPU idle time is not strictly monotonic in every kernel.
+		return max(0, float64(b-a)/unit/seconds)
+	}
+	rate := func(a, b time.Duration) float64 { return per(int64(a), int64(b), float64(time.Second)) }
 	r := rates{used: rate(from.used, c.used), idle: rate(from.idle, c.idle)}
 	for i := range c.levels {
-		if from.levels[i] < 0 || c.levels[i] < 0 {
-			r.levels = append(r.levels, math.NaN())
-			continue
-		}
-		r.levels = append(r.levels, rate(from.levels[i], c.levels[i]))
+		r.levels[i] = rate(from.levels[i], c.levels[i])
 	}
+	for i := range c.stalls {
+		for j := range c.stalls[i] {
+			r.stalls[i][j] = rate(from.stalls[i][j], c.stalls[i][j])
+		}
+	}
+	r.rx, r.tx = per(from.rx, c.rx, 1), per(from.tx, c.tx, 1)
 	return r, true
 }
 
@@ -72,6 +106,9 @@ func (w *window) push(c counters) (rates, bool) {
 // A measured overshoot (a quota is enforced per 100 ms period, ticks are 10 ms) is
 // clamped to cores.
 func (r *Report) cpuFigures(cpus int, quotas []float64, m *rates) {
+	if cpus < 1 {
+		return
+	}
 	cores := math.Min(float64(cpus), maxCores)
 	for _, q := range quotas {
 		cores = math.Min(cores, q)
@@ -80,7 +117,7 @@ func (r *Report) cpuFigures(cpus int, quotas []float64, m *rates) {
 		return
 	}
 	r.Cores = Some(cores)
-	if m == nil {
+	if m == nil || math.IsNaN(m.used) || math.IsNaN(m.idle) {
 		return
 	}
 	used := math.Min(m.used, cores)
@@ -95,6 +132,33 @@ func (r *Report) cpuFigures(cpus int, quotas []float64, m *rates) {
 	r.Used = Some(math.Min(round(used), cores))
 	r.Avail = Some(math.Min(round(math.Max(0, avail)), cores))
 	r.CPU = Some(math.Min(round(used/cores), 1))
+}
+
+// pressureFigures fills pressure. A stall cannot last longer than the window; kernel
+// and agent read their clocks a moment apart.
+func (r *Report) pressureFigures(scope string, m *rates) {
+	share := func(v float64) Opt[float64] {
+		if math.IsNaN(v) {
+			return Opt[float64]{}
+		}
+		return Some(round(math.Min(v, 1)))
+	}
+	var p Pressure
+	for i, to := range [resources]*Stall{stallCPU: &p.CPU, stallMemory: &p.Memory, stallIO: &p.IO} {
+		*to = Stall{Some: share(m.stalls[i][0]), Full: share(m.stalls[i][1])}
+	}
+	if p != (Pressure{}) {
+		p.Scope = scope
+		r.Pressure = p
+	}
+}
+
+// networkFigures fills rx and tx.
+func (r *Report) networkFigures(m *rates) {
+	if !math.IsNaN(m.rx) && !math.IsNaN(m.tx) {
+		r.RxBytes = Some(math.Min(math.Round(m.rx), maxInteger))
+		r.TxBytes = Some(math.Min(math.Round(m.tx), maxInteger))
+	}
 }
 
 // memLevel is one limit on the backend's memory: bytes in use under it, and its size.

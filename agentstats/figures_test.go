@@ -10,19 +10,19 @@ const ms = time.Millisecond
 
 func TestWindow(t *testing.T) {
 	var w window
-	if _, ok := w.push(counters{at: 0, used: 5 * time.Second, idle: time.Second, levels: []time.Duration{0, -1}}); ok {
+	if _, ok := w.push(counters{at: 0, used: 5 * time.Second, idle: time.Second, levels: [maxLevels]time.Duration{0, -1}}); ok {
 		t.Fatal("rates from one reading")
 	}
-	if _, ok := w.push(counters{at: 100 * ms, used: 5*time.Second + 100*ms, levels: []time.Duration{0, -1}}); ok {
+	if _, ok := w.push(counters{at: 100 * ms, used: 5*time.Second + 100*ms, levels: [maxLevels]time.Duration{0, -1}}); ok {
 		t.Fatal("rates over less than the span")
 	}
 	// A timer that fired 10 ms early still gives the whole window.
-	r, ok := w.push(counters{at: 240 * ms, used: 5*time.Second + 120*ms, idle: time.Second + 60*ms, levels: []time.Duration{240 * ms, 3}})
+	r, ok := w.push(counters{at: 240 * ms, used: 5*time.Second + 120*ms, idle: time.Second + 60*ms, levels: [maxLevels]time.Duration{240 * ms, 3}})
 	if !ok || r.used != 0.5 || r.idle != 0.25 || r.levels[0] != 1 || !math.IsNaN(r.levels[1]) {
 		t.Errorf("got %+v, %v", r, ok)
 	}
 	// From here the base moves on: the youngest old enough (100 ms), not the oldest.
-	r, ok = w.push(counters{at: 350 * ms, used: 5*time.Second + 350*ms, idle: time.Second, levels: []time.Duration{0, 0}})
+	r, ok = w.push(counters{at: 350 * ms, used: 5*time.Second + 350*ms, idle: time.Second, levels: [maxLevels]time.Duration{0, 0}})
 	if !ok || r.used != 1 {
 		t.Errorf("got %+v, %v, want 250 ms used of 250 ms", r, ok)
 	}
@@ -30,7 +30,7 @@ func TestWindow(t *testing.T) {
 		t.Errorf("counters that go back must give 0, got %+v", r)
 	}
 	for i := range 1000 {
-		w.push(counters{at: time.Duration(400+50*i) * ms, levels: []time.Duration{0, 0}})
+		w.push(counters{at: time.Duration(400+50*i) * ms, levels: [maxLevels]time.Duration{0, 0}})
 	}
 	if len(w.ring) > 8 {
 		t.Errorf("the ring holds %d readings", len(w.ring))
@@ -51,14 +51,14 @@ func TestCPUFigures(t *testing.T) {
 	}{
 		"alone on the host":       {4, nil, rates{used: 1, idle: 3}, 4, 1, 4, 0.25},
 		"a neighbour takes two":   {4, nil, rates{used: 1, idle: 1}, 4, 1, 2, 0.25},
-		"quota below the idle":    {4, []float64{1.5}, rates{used: 0.5, idle: 3.5, levels: []float64{0.5}}, 1.5, 0.5, 1.5, 0.3333},
-		"the host's idle below":   {4, []float64{1.5}, rates{used: 0.5, idle: 0.5, levels: []float64{0.5}}, 1.5, 0.5, 1, 0.3333},
-		"others share the quota":  {4, []float64{2}, rates{used: 0.5, idle: 3, levels: []float64{1.75}}, 2, 0.5, 0.75, 0.25},
-		"quota shared, uncounted": {4, []float64{2}, rates{used: 0.5, idle: 3, levels: []float64{nan}}, 2, 0.5, 2, 0.25},
-		"tightest of two levels":  {8, []float64{4, 2}, rates{used: 1, idle: 7, levels: []float64{1, 1.5}}, 2, 1, 1.5, 0.5},
-		"others beyond the quota": {2, []float64{1}, rates{used: 0, idle: 2, levels: []float64{1.2}}, 1, 0, 0, 0},
-		"overshoot":               {2, []float64{0.5}, rates{used: 0.6, idle: 1, levels: []float64{0.6}}, 0.5, 0.5, 0.5, 1},
-		"rounding at the limit":   {2, []float64{1. / 3}, rates{used: 1. / 3, idle: 1, levels: []float64{1. / 3}}, 0.3333, 0.3333, 0.3333, 1},
+		"quota below the idle":    {4, []float64{1.5}, rates{used: 0.5, idle: 3.5, levels: [maxLevels]float64{0.5}}, 1.5, 0.5, 1.5, 0.3333},
+		"the host's idle below":   {4, []float64{1.5}, rates{used: 0.5, idle: 0.5, levels: [maxLevels]float64{0.5}}, 1.5, 0.5, 1, 0.3333},
+		"others share the quota":  {4, []float64{2}, rates{used: 0.5, idle: 3, levels: [maxLevels]float64{1.75}}, 2, 0.5, 0.75, 0.25},
+		"quota shared, uncounted": {4, []float64{2}, rates{used: 0.5, idle: 3, levels: [maxLevels]float64{nan}}, 2, 0.5, 2, 0.25},
+		"tightest of two levels":  {8, []float64{4, 2}, rates{used: 1, idle: 7, levels: [maxLevels]float64{1, 1.5}}, 2, 1, 1.5, 0.5},
+		"others beyond the quota": {2, []float64{1}, rates{used: 0, idle: 2, levels: [maxLevels]float64{1.2}}, 1, 0, 0, 0},
+		"overshoot":               {2, []float64{0.5}, rates{used: 0.6, idle: 1, levels: [maxLevels]float64{0.6}}, 0.5, 0.5, 0.5, 1},
+		"rounding at the limit":   {2, []float64{1. / 3}, rates{used: 1. / 3, idle: 1, levels: [maxLevels]float64{1. / 3}}, 0.3333, 0.3333, 0.3333, 1},
 	} {
 		var r Report
 		r.cpuFigures(c.cpus, c.quotas, &c.m)

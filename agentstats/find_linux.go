@@ -9,8 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Looking through every process's descriptors for a socket costs tens of
@@ -33,7 +34,7 @@ type found struct {
 // holder is one descriptor of a listening socket.
 type holder struct {
 	pid   int
-	fd    string
+	path  string // of the descriptor
 	inode uint64
 }
 
@@ -42,6 +43,8 @@ type locator struct {
 	proc    *procDir
 	backend Backend
 	cgroup  func() ([]int, error) // the pids of Backend.Cgroup, where it is set
+	sockets socketTable
+	tree    familyTree
 
 	held     []holder
 	nextScan time.Time
@@ -53,11 +56,11 @@ func (l *locator) find(now time.Time) (found, error) {
 	if l.backend.PID == 0 && l.backend.Cgroup == "" {
 		return l.byPort(now)
 	}
-	return l.byProcess()
+	return l.byProcess(now)
 }
 
 // byProcess finds a configured process or group.
-func (l *locator) byProcess() (found, error) {
+func (l *locator) byProcess(now time.Time) (found, error) {
 	pids := []int{l.backend.PID}
 	what := fmt.Sprintf("process %d", l.backend.PID)
 	if l.backend.Cgroup != "" {
@@ -75,26 +78,27 @@ func (l *locator) byProcess() (found, error) {
 	if l.backend.Port == 0 {
 		return f, nil
 	}
-	return f, l.listens(&f)
+	return f, l.listens(now, &f)
 }
 
 // listens sets whether one of f's processes, or a descendant, holds a socket that
 // listens on the configured port in the main process's network namespace.
-func (l *locator) listens(f *found) error {
-	inodes, err := l.proc.listeners(strconv.Itoa(f.main.pid), l.backend.Port)
+func (l *locator) listens(now time.Time, f *found) error {
+	inodes, err := l.sockets.listeners(f.main.pid, l.backend.Port)
 	if err != nil {
 		return err
 	}
 	f.listening = Some(false)
 	if len(inodes) == 0 {
+		l.held = nil
 		return nil
 	}
-	family, err := l.proc.family(f.procs)
+	err = l.hold(now, inodes, func() ([]procStat, error) { return l.family(now, f.procs) })
 	if err != nil {
 		return err
 	}
-	var denied bool
-	f.holders, denied = l.proc.holders(inodes, family)
+	f.holders = slices.Clone(l.held)
+	denied := l.denied
 	if len(f.holders) == 0 && denied {
 		// A socket is there and may be the backend's: better unknown than wrong.
 		f.listening = Opt[bool]{}
@@ -112,7 +116,7 @@ func (l *locator) listens(f *found) error {
 
 // byPort finds the processes that hold the sockets listening on the port.
 func (l *locator) byPort(now time.Time) (found, error) {
-	inodes, err := l.proc.listeners("self", l.backend.Port)
+	inodes, err := l.sockets.listeners(0, l.backend.Port)
 	if err != nil {
 		return found{}, err
 	}
@@ -120,10 +124,11 @@ func (l *locator) byPort(now time.Time) (found, error) {
 		l.held = nil
 		return found{listening: Some(false), why: fmt.Sprintf("nothing listens on port %d", l.backend.Port)}, nil
 	}
-	l.held = slices.DeleteFunc(l.held, func(h holder) bool {
-		return !inodes[h.inode] || !l.proc.holds(h)
+	err = l.hold(now, inodes, func() ([]procStat, error) {
+		pids, err := l.proc.pids()
+		return l.stats(pids), err
 	})
-	if err := l.scan(now, inodes); err != nil {
+	if err != nil {
 		return found{}, err
 	}
 	f := found{procs: l.stats(pidsOf(l.held)), listening: Some(true), holders: slices.Clone(l.held)}
@@ -138,8 +143,12 @@ func (l *locator) byPort(now time.Time) (found, error) {
 	return f, nil
 }
 
-// scan looks for the holders of sockets that have none yet.
-func (l *locator) scan(now time.Time, inodes map[uint64]bool) error {
+// hold brings l.held up to date: those of the sockets' holders that still hold them,
+// or, where a socket has none, whoever of the candidates does now.
+func (l *locator) hold(now time.Time, inodes map[uint64]bool, candidates func() ([]procStat, error)) error {
+	l.held = slices.DeleteFunc(l.held, func(h holder) bool {
+		return !inodes[h.inode] || !l.proc.holds(h)
+	})
 	missing := false
 	for inode := range inodes {
 		missing = missing || !slices.ContainsFunc(l.held, func(h holder) bool { return h.inode == inode })
@@ -151,11 +160,11 @@ func (l *locator) scan(now time.Time, inodes map[uint64]bool) error {
 	if now.Before(l.nextScan) {
 		return nil
 	}
-	pids, err := l.proc.pids()
+	procs, err := candidates()
 	if err != nil {
 		return err
 	}
-	l.held, l.denied = l.proc.holders(inodes, l.stats(pids))
+	l.held, l.denied = l.proc.holders(inodes, procs)
 	l.scanWait = min(max(2*l.scanWait, minScanWait), maxScanWait)
 	l.nextScan = now.Add(l.scanWait)
 	return nil
@@ -209,51 +218,6 @@ func (l *locator) descends(s procStat, ancestor int) bool {
 	return false
 }
 
-// listeners returns the inodes of the TCP sockets listening on the port, IPv4 and
-// IPv6, in the network namespace of a process (or "self"). The kernel lists
-// listening sockets first (Documentation/networking/proc_net_tcp.rst), so a host
-// with many connections costs no more than an idle one to parse.
-func (p *procDir) listeners(pid string, port int) (map[uint64]bool, error) {
-	inodes := map[uint64]bool{}
-	for _, table := range []string{"tcp", "tcp6"} {
-		data, err := p.read(filepath.Join(p.root, pid, "net", table))
-		if errors.Is(err, fs.ErrNotExist) && table == "tcp6" {
-			continue // IPv6 is off
-		}
-		if err != nil {
-			return nil, err
-		}
-		parseListeners(data, port, inodes)
-	}
-	return inodes, nil
-}
-
-func parseListeners(data []byte, port int, inodes map[uint64]bool) {
-	const listen = "0A" // TCP_LISTEN
-	first := true
-	for line := range bytes.Lines(data) {
-		if first { // the header
-			first = false
-			continue
-		}
-		f := bytes.Fields(line)
-		if len(f) < 10 {
-			continue
-		}
-		if string(f[3]) != listen {
-			return
-		}
-		_, text, ok := strings.Cut(string(f[1]), ":")
-		n, err := strconv.ParseUint(text, 16, 16)
-		if !ok || err != nil || int(n) != port {
-			continue
-		}
-		if inode, err := strconv.ParseUint(string(f[9]), 10, 64); err == nil && inode != 0 {
-			inodes[inode] = true
-		}
-	}
-}
-
 // holders returns the descriptors, among the processes', of the sockets, and whether
 // some process could not be looked into. systemd is left out: with socket activation
 // it holds the socket of a service without being it.
@@ -272,8 +236,9 @@ func (p *procDir) holders(inodes map[uint64]bool, procs []procStat) (held []hold
 		_ = d.Close()
 		denied = denied || errors.Is(err, fs.ErrPermission)
 		for _, fd := range fds {
-			if inode := p.socket(s.pid, fd); inodes[inode] {
-				held = append(held, holder{pid: s.pid, fd: fd, inode: inode})
+			path := dir + "/" + fd
+			if inode := p.socket(path); inodes[inode] {
+				held = append(held, holder{pid: s.pid, path: path, inode: inode})
 			}
 		}
 	}
@@ -281,19 +246,20 @@ func (p *procDir) holders(inodes map[uint64]bool, procs []procStat) (held []hold
 }
 
 // holds tells whether the descriptor is still that socket.
-func (p *procDir) holds(h holder) bool { return p.socket(h.pid, h.fd) == h.inode }
+func (p *procDir) holds(h holder) bool { return p.socket(h.path) == h.inode }
 
 // socket returns the inode of a descriptor that is a socket, else 0.
-func (p *procDir) socket(pid int, fd string) uint64 {
-	link, err := os.Readlink(filepath.Join(p.root, strconv.Itoa(pid), "fd", fd))
+func (p *procDir) socket(path string) uint64 {
+	var buf [64]byte
+	n, err := retry(func() (int, error) { return unix.Readlink(path, buf[:]) })
 	if err != nil {
 		return 0
 	}
-	text, ok := strings.CutPrefix(link, "socket:[")
+	text, ok := bytes.CutPrefix(buf[:n], []byte("socket:["))
 	if !ok {
 		return 0
 	}
-	inode, err := strconv.ParseUint(strings.TrimSuffix(text, "]"), 10, 64)
+	inode, err := strconv.ParseUint(string(bytes.TrimSuffix(text, []byte("]"))), 10, 64)
 	if err != nil {
 		return 0
 	}

@@ -1,12 +1,21 @@
 package agentstats
 
 import (
+	"encoding/binary"
+	"errors"
+	"fmt"
 	"maps"
+	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestLocator covers who is found behind a port.
@@ -122,12 +131,219 @@ func TestLevels(t *testing.T) {
 	}
 }
 
+// TestFamilyIsNotLookedForAllTheTime: on a host with many processes a look is dear, and
+// where nothing was forked it is useless.
+func TestFamilyIsNotLookedForAllTheTime(t *testing.T) {
+	h := newHost(t, 1, v2Mount)
+	add := func(pid, ppid int) {
+		h.process(fixtureProc{pid: pid, ppid: ppid, session: 1, start: pid, name: "x", cpus: "0", cgroup: "0::/\n"})
+	}
+	add(10, 1)
+	for pid := 1000; pid < 1100; pid++ {
+		add(pid, 1)
+	}
+	forks := func(n int) {
+		h.write(h.proc, "stat", fmt.Sprintf("cpu  1 2 3 4 5\ncpu0 1 2 3 4 5\nprocesses %d\n", n))
+	}
+	forks(200)
+	l := h.sampler(Backend{PID: 10}).locator
+	at := time.Now()
+	look := func(after time.Duration, want int) {
+		t.Helper()
+		f, err := l.find(at.Add(after))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := l.family(at.Add(after), f.procs)
+		if err != nil || len(all) != want {
+			t.Errorf("after %s: %d processes, %v, want %d", after, len(all), err, want)
+		}
+	}
+	look(0, 1)
+	add(11, 10)
+	forks(201)
+	look(2*time.Second, 1) // 101 processes: every 4.04 s
+	look(5*time.Second, 2)
+	add(12, 10) // and the kernel says that nobody was forked
+	look(15*time.Second, 2)
+	forks(202)
+	look(16*time.Second, 3)
+	add(20, 1)
+	h.kill(10)
+	add(10, 20) // the number is another's
+	l.backend.PID = 20
+	look(16*time.Second, 4) // with its children
+}
+
+func TestParseDiag(t *testing.T) {
+	got := map[uint64]bool{}
+	data := slices.Concat(diagAnswer(8080, stateListen, 5), diagAnswer(8081, stateListen, 6), diagAnswer(8080, 1, 7), diagAnswer(8080, stateListen, 0))
+	if done, err := parseDiag(data, 8080, got); done || err != nil || !maps.Equal(got, map[uint64]bool{5: true}) {
+		t.Errorf("got %v, %v, %v", got, done, err)
+	}
+	if done, err := parseDiag(netlinkMessage(unix.NLMSG_DONE, make([]byte, 4)), 8080, got); !done || err != nil {
+		t.Errorf("the end: %v, %v", done, err)
+	}
+	no := binary.NativeEndian.AppendUint32(nil, uint32(0xffffffff-uint32(unix.ENOENT)+1))
+	if _, err := parseDiag(netlinkMessage(unix.NLMSG_ERROR, append(no, make([]byte, 16)...)), 8080, got); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("an error: %v", err)
+	}
+	for _, bad := range [][]byte{nil, {1}, netlinkMessage(unix.NLMSG_ERROR, nil)} {
+		if _, err := parseDiag(bad, 8080, got); err == nil {
+			t.Errorf("%v was accepted", bad)
+		}
+	}
+}
+
+func netlinkMessage(kind uint16, data []byte) []byte {
+	b := binary.NativeEndian.AppendUint32(nil, uint32(unix.NLMSG_HDRLEN+len(data)))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	return append(append(b, make([]byte, 10)...), data...)
+}
+
+func diagAnswer(port uint16, state byte, inode uint32) []byte {
+	data := make([]byte, diagMessage)
+	data[diagState] = state
+	binary.BigEndian.PutUint16(data[diagPort:], port)
+	binary.NativeEndian.PutUint32(data[diagInode:], inode)
+	return netlinkMessage(unix.SOCK_DIAG_BY_FAMILY, data)
+}
+
+// TestLiveListeners: the kernel's answer to sock_diag is what its table shows.
+func TestLiveListeners(t *testing.T) {
+	for _, network := range []string{"tcp4", "tcp6"} {
+		l, err := net.Listen(network, "localhost:0")
+		if err != nil {
+			t.Logf("no %s here: %v", network, err)
+			continue
+		}
+		defer l.Close()
+		port := l.Addr().(*net.TCPAddr).Port
+		p := &procDir{root: "/proc"}
+		table := socketTable{proc: p}
+		got, err := table.listeners(0, port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[uint64]bool{}
+		for _, name := range []string{"tcp", "tcp6"} {
+			if data, err := p.read("/proc/self/net/" + name); err == nil {
+				parseListeners(data, port, want)
+			}
+		}
+		if len(want) != 1 || !maps.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", network, got, want)
+		}
+		asked := map[uint64]bool{}
+		family := map[string]uint8{"tcp4": unix.AF_INET, "tcp6": unix.AF_INET6}[network]
+		if err := table.ask(family, port, asked); err != nil || !maps.Equal(asked, want) {
+			t.Errorf("%s, sock_diag alone: got %v, %v", network, asked, err)
+		}
+		if asked, err := table.listeners(0, port^1); err != nil || len(asked) != 0 {
+			t.Errorf("%s: on another port %v, %v", network, asked, err)
+		}
+	}
+}
+
+func TestCPUList(t *testing.T) {
+	for list, want := range map[string][]int{
+		"0": {0}, "0-3": {0, 1, 2, 3}, "1,3-4": {1, 3, 4}, "": nil, "x": nil, "3-1": nil, "-1": nil, "5,,6": {5, 6},
+	} {
+		s := cpuSet{}
+		s.add(list)
+		if got := slices.Sorted(maps.Keys(s)); !slices.Equal(got, want) {
+			t.Errorf("%q: got %v, want %v", list, got, want)
+		}
+	}
+	s := cpuSet{}
+	if s.add("0-65535"); len(s) != maxCPU+1 {
+		t.Errorf("%d CPUs", len(s))
+	}
+}
+
+// TestReread: a file that stays open shows news, what replaces it is found, and what is
+// no longer read is closed.
+func TestReread(t *testing.T) {
+	dir := t.TempDir()
+	path := func(i int) string { return filepath.Join(dir, strconv.Itoa(i)) }
+	write := func(i int, text string) {
+		if err := os.WriteFile(path(i), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := &procDir{root: "/proc"}
+	t.Cleanup(p.close)
+	check := func(i int, want string) {
+		t.Helper()
+		if got, err := p.reread(path(i)); err != nil || string(got) != want {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
+	}
+	write(1, "first")
+	check(1, "first")
+	write(1, "2nd")
+	check(1, "2nd")
+	long := strings.Repeat("0123456789", 5000)
+	write(1, long)
+	check(1, long)
+	if _, err := p.reread(path(2)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	p.sweep()
+	p.sweep()
+	if len(p.kept) != 0 {
+		t.Errorf("%d files stay open that nobody reads", len(p.kept))
+	}
+	for i := range maxKept + 10 {
+		write(i, "x")
+		check(i, "x")
+	}
+	if len(p.kept) != maxKept {
+		t.Errorf("%d files stay open", len(p.kept))
+	}
+
+	// A process that exits, and one that starts later.
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.close()
+	s, err := p.stat(cmd.Process.Pid)
+	stat := p.path(s.pid, "stat")
+	if err == nil {
+		_, err = p.restat(s, stat)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if _, err := p.restat(s, stat); err == nil {
+		t.Error("a process that has exited")
+	}
+	if len(p.kept) != 0 {
+		t.Error("its file stays open")
+	}
+	own, err := p.stat(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := own
+	other.start++
+	if _, err := p.restat(other, p.path(own.pid, "stat")); err != errGone {
+		t.Errorf("another process under the same number: %v", err)
+	}
+}
+
 // FuzzProc holds that no content of the files we parse ourselves panics a parser or
 // gives a figure out of range.
 func FuzzProc(f *testing.F) {
 	f.Add([]byte("1 (a) b) S 2 3 4 0 -1 0 0 0 0 0 5 6 0 0 20 0 1 0 77 1 9 0\n"))
 	f.Add([]byte("cpu  1 2 3 4\ncpu0 1 2 3 4 5\n"))
 	f.Add([]byte(tcpHeader + "   0: 00000000:1F90 0:0 0A 0:0 0:0 0 0 0 5 1 0\n"))
+	f.Add(diagAnswer(8080, stateListen, 5))
+	f.Add([]byte("0-3,8\n"))
+	f.Add([]byte("usage_usec 5\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if s, err := parseStat(data); err == nil && s.cpu == 0 && s.start == 0 && s.ppid == 0 && len(data) < 24 {
 			t.Errorf("a process from %q", data)
@@ -137,6 +353,12 @@ func FuzzProc(f *testing.F) {
 		}
 		inodes := map[uint64]bool{}
 		parseListeners(data, 8080, inodes)
+		_, _ = parseDiag(data, 8080, inodes)
+		_, _ = keyed(data, "", "usage_usec")
+		set := cpuSet{}
+		if set.add(string(data)); len(set) > maxCPU+1 {
+			t.Errorf("%d CPUs", len(set))
+		}
 		if inodes[0] {
 			t.Error("inode 0")
 		}

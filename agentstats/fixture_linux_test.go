@@ -88,7 +88,10 @@ func (h *host) process(p fixtureProc) {
 	}
 }
 
+// kill empties the files before it removes them: an open file of a process that has
+// exited reads as an error, while an open regular file would go on as before.
 func (h *host) kill(pid int) {
+	h.write(h.proc, strconv.Itoa(pid)+"/stat", "")
 	if err := os.RemoveAll(filepath.Join(h.proc, strconv.Itoa(pid))); err != nil {
 		h.t.Fatal(err)
 	}
@@ -102,6 +105,7 @@ func (h *host) sampler(b Backend) *sampler {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	h.t.Cleanup(s.close)
 	return s
 }
 

@@ -2,6 +2,7 @@ package agentstats
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -54,6 +55,9 @@ func helperMain() {
 					runtime.KeepAlive(x)
 				}
 			}()
+		case "pace":
+			percent, _ := strconv.Atoi(f[1])
+			go pace(percent)
 		case "listen":
 			l, err := net.Listen("tcp", f[1])
 			if err != nil {
@@ -85,6 +89,26 @@ func helperMain() {
 			answer = strconv.FormatInt(u.Utime.Nano()+u.Stime.Nano(), 10)
 		}
 		fmt.Println(answer)
+	}
+}
+
+// pace burns a share of one CPU in slices of 10 ms. What it wants is CPU time, not
+// time, so that it goes on wanting the same where it has to wait.
+func pace(percent int) {
+	runtime.LockOSThread()
+	const slice = 10 * ms
+	used := func() time.Duration {
+		var ts unix.Timespec
+		_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts)
+		return time.Duration(ts.Nano())
+	}
+	for next := time.Now(); ; next = next.Add(slice) {
+		time.Sleep(time.Until(next))
+		for end := used() + slice*time.Duration(percent)/100; used() < end; {
+		}
+		if late := time.Since(next); late > 10*slice {
+			next = next.Add(late) // what could not be had is not caught up with
+		}
 	}
 }
 
@@ -121,9 +145,22 @@ type helper struct {
 	out *bufio.Reader
 }
 
-// startHelper starts a backend, confined to one CPU unless cpu is negative. The
-// affinity is set on the thread that forks, so that every thread of the child has it.
+// startHelper starts a backend, confined to one CPU unless cpu is negative.
 func startHelper(t *testing.T, cpu int) *helper {
+	t.Helper()
+	if cpu < 0 {
+		return startHelperIn(t, func() error { return nil })
+	}
+	return startHelperIn(t, func() error {
+		var set unix.CPUSet
+		set.Set(cpu)
+		return unix.SchedSetaffinity(0, &set)
+	})
+}
+
+// startHelperIn starts a backend whose threads have what enter gives the thread that
+// forks it, which is never used for anything else again.
+func startHelperIn(t *testing.T, enter func() error) *helper {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), helperEnv+"=1", "GOMAXPROCS=20") // each burner is a thread
@@ -136,21 +173,17 @@ func startHelper(t *testing.T, cpu int) *helper {
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		if cpu < 0 {
-			// The thread lives on: Pdeathsig is sent when the thread that forked ends.
-			started <- cmd.Start()
-			select {}
-		}
-		var set unix.CPUSet
-		set.Set(cpu)
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
+		if err := enter(); err != nil {
 			started <- err
 			return
 		}
+		// The thread lives on: Pdeathsig is sent when the thread that forked ends.
 		started <- cmd.Start()
 		select {}
 	}()
-	if err := <-started; err != nil {
+	if err := <-started; errors.Is(err, unix.EPERM) {
+		t.Skipf("may not start a backend there: %v (needs root)", err)
+	} else if err != nil {
 		t.Fatal(err)
 	}
 	h := &helper{t: t, cmd: cmd, in: in, out: bufio.NewReader(out)}

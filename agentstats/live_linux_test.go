@@ -1,6 +1,7 @@
 package agentstats
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -21,6 +22,7 @@ func liveSampler(t *testing.T, b Backend) *sampler {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(s.close)
 	return s
 }
 
@@ -208,17 +210,22 @@ func v1Group(t *testing.T, controller string) string {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Skipf("cannot make a cgroup: %v (needs root)", err)
 	}
+	removeAfter(t, dir)
+	return dir
+}
+
+// removeAfter removes a group at the end of the test, or one that the test removed.
+func removeAfter(t *testing.T, dir string) {
 	t.Cleanup(func() {
 		// The kernel lets go of a killed process a moment after its parent has waited.
 		for range 100 {
-			if os.Remove(dir) == nil {
+			if err := os.Remove(dir); err == nil || errors.Is(err, os.ErrNotExist) {
 				return
 			}
 			time.Sleep(20 * ms)
 		}
 		t.Errorf("cannot remove %s", dir)
 	})
-	return dir
 }
 
 func put(t *testing.T, dir, file string, value any) {
@@ -281,34 +288,4 @@ func TestLiveMemoryLimit(t *testing.T) {
 		t.Errorf("mem %v, bytes over limit %v: %s", got, want, show(r))
 	}
 	h.stop()
-}
-
-// BenchmarkSample is the cost of one sample of a real backend on this machine.
-func BenchmarkSample(b *testing.B) {
-	cfg := DefaultConfig()
-	cfg.Backend.PID = os.Getpid()
-	s, err := newSampler(cfg, hclog.NewNullLogger())
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		s.sample(time.Now())
-	}
-}
-
-// BenchmarkRefresh is the cost of finding everything anew, which happens every 2 s.
-func BenchmarkRefresh(b *testing.B) {
-	cfg := DefaultConfig()
-	cfg.Backend.PID = os.Getpid()
-	s, err := newSampler(cfg, hclog.NewNullLogger())
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := s.refresh(time.Now()); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

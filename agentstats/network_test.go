@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -23,15 +24,17 @@ type network struct {
 	mu     sync.Mutex
 	answer func(addr string, n int) string // the whole response to the n-th request; "" closes the connection
 	delay  time.Duration
+	gap    time.Duration // between the bytes of an answer; 0: it comes at once
 	refuse bool
 	asked  map[string][]time.Duration // when
 	dials  map[string]int
 	open   map[string]int
+	said   map[string]string // the newest InFlightHeader
 	out    log
 }
 
 func newNetwork(answer func(addr string, n int) string) *network {
-	return &network{start: time.Now(), answer: answer, asked: map[string][]time.Duration{}, dials: map[string]int{}, open: map[string]int{}}
+	return &network{start: time.Now(), answer: answer, asked: map[string][]time.Duration{}, dials: map[string]int{}, open: map[string]int{}, said: map[string]string{}}
 }
 
 func (n *network) now() time.Duration { return time.Since(n.start) }
@@ -57,6 +60,12 @@ func (n *network) dialed(addr string) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.dials[addr]
+}
+
+func (n *network) declared(addr string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.said[addr]
 }
 
 func (n *network) opened(addr string) int {
@@ -91,12 +100,19 @@ func (n *network) serve(addr string, c net.Conn) {
 		}
 		n.mu.Lock()
 		n.asked[addr] = append(n.asked[addr], n.now())
-		answer, delay := n.answer(addr, len(n.asked[addr])), n.delay
+		answer, delay, gap := n.answer(addr, len(n.asked[addr])), n.delay, n.gap
+		n.said[addr] = strings.Join(req.Header[InFlightHeader], " and ")
 		n.mu.Unlock()
 		if req.Method != "GET" || req.URL.Path != ReportPath || req.Host != addr {
 			answer = "HTTP/1.1 400 Bad Request\r\n\r\n"
 		}
 		time.Sleep(delay)
+		for ; gap > 0 && len(answer) > 1; answer = answer[1:] {
+			if _, err := io.WriteString(c, answer[:1]); err != nil {
+				return
+			}
+			time.Sleep(gap)
+		}
 		if _, err := io.WriteString(c, answer); err != nil || answer == "" {
 			return
 		}

@@ -1,90 +1,159 @@
 package agentstats
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/procfs"
 )
 
-// maxThreads bounds the threads and processes whose affinity is read.
-const maxThreads = 256
-
-// plan says where the figures of a backend that was found come from.
+// plan says where the figures of a backend that was found come from, with everything
+// spelt out that stays the same from sample to sample.
 type plan struct {
 	found
 	watch []holder // one holder per socket
+	epoch string
+	text  string // what is watched
 
 	// The groups whose counters are the backend's own; "" where it shares its group
 	// with others or has none, and its family's figures are summed up instead.
 	cpuDir, memDir string
-	family         []procStat
+	cpuUsage       usageFile
+	memFiles       memoryFiles
+	family         []member
 
-	quotas []quotaLevel
-	limits []limitLevel
-	cpus   cpuSet // that the backend may run on
+	quotas     []quotaLevel // at most maxLevels, the tightest first
+	quotaCores []float64    // their cores
+	limits     []limitLevel
+
+	cpus     cpuSet // that the backend may run on
+	pressure pressureFiles
+	mainStat string // the main process's stat
+	netDev   string // its namespace's interfaces
 
 	hostMemory, hostUsed int64 // bytes; 0 where unknown
 }
 
-// quotaLevel is a group around the backend with a CPU quota; usageDir is where its
-// CPU time is counted, "" where it is not.
+// member is a process whose figures are summed up.
+type member struct {
+	procStat
+	path    string
+	counted bool // it was sampled before, so what its CPU time moves counts
+}
+
+// quotaLevel is a group around the backend with a CPU quota; usage is where its CPU
+// time is counted, its path "" where it is not.
 type quotaLevel struct {
-	cores    float64
-	usageDir string
+	cores float64
+	usage usageFile
 }
 
 // limitLevel is a group around the backend with a memory limit.
 type limitLevel struct {
 	dir   string
+	files memoryFiles
 	bytes int64
 }
 
 // place finds the groups, limits and CPUs of the processes.
-func (s *sampler) place(f found) (plan, error) {
-	p := plan{found: f}
+func (s *sampler) place(now time.Time, f found) (plan, error) {
+	p := plan{found: f, epoch: fmt.Sprintf("%d-%d", f.main.pid, f.main.start)}
+	p.mainStat = s.proc.path(f.main.pid, "stat")
+	p.netDev = s.proc.path(f.main.pid, "net/dev")
 	for _, h := range f.holders {
 		if !slices.ContainsFunc(p.watch, func(w holder) bool { return w.inode == h.inode }) {
 			p.watch = append(p.watch, h)
 		}
 	}
-	if info, err := s.fs.Meminfo(); err == nil && info.MemTotalBytes != nil {
-		p.hostMemory = int64(*info.MemTotalBytes)
-		if info.MemAvailableBytes != nil {
-			p.hostUsed = p.hostMemory - int64(*info.MemAvailableBytes)
-		}
-	}
+	p.hostMemory, p.hostUsed = s.proc.memory()
 	groups, err := s.groups(f.main.pid)
 	if err != nil {
 		return plan{}, err
 	}
 	s.placeCPU(&p, groups)
 	s.placeMemory(&p, groups)
-	if p.cpus, err = s.allowed(f.procs); err != nil {
+	s.placePressure(&p, s.dirs(s.trees.v2, groups))
+	if p.cpus, err = s.allowed(now, f.procs); err != nil {
 		return plan{}, err
 	}
 	if p.cpuDir == "" || p.memDir == "" {
-		if p.family, err = s.proc.family(f.procs); err != nil {
+		if p.family, err = s.members(now, f.procs); err != nil {
 			return plan{}, err
 		}
 	}
+	p.text = p.describe()
 	return p, nil
 }
 
-// groups returns a process's place in every hierarchy.
-func (s *sampler) groups(pid int) ([]procfs.Cgroup, error) {
-	if s.trees == (hierarchies{}) {
-		return nil, nil
-	}
-	proc, err := s.fs.Proc(pid)
+// members returns the family, with what is known of each from the last plan.
+func (s *sampler) members(now time.Time, procs []procStat) ([]member, error) {
+	all, err := s.locator.family(now, procs)
 	if err != nil {
 		return nil, err
 	}
-	return proc.Cgroups()
+	family := make([]member, 0, len(all))
+	for _, c := range all {
+		m := member{procStat: c, path: s.proc.path(c.pid, "stat")}
+		if i := slices.IndexFunc(s.plan.family, func(old member) bool { return old.same(c) }); i >= 0 {
+			m = s.plan.family[i]
+		}
+		family = append(family, m)
+	}
+	return family, nil
+}
+
+// groups returns a process's place in every hierarchy. It is looked for anew only
+// where the kernel's text of it has changed.
+func (s *sampler) groups(pid int) ([]procfs.Cgroup, error) {
+	if s.own == (hierarchies{}) && s.backend.Cgroup != "" {
+		return nil, nil
+	}
+	text, err := s.proc.reread(s.proc.path(pid, "cgroup"))
+	if errors.Is(err, fs.ErrNotExist) && s.own == (hierarchies{}) {
+		return nil, nil // a kernel without groups
+	}
+	if err != nil {
+		return nil, err
+	}
+	if known := &s.placed; known.pid != pid || known.text != string(text) {
+		next := placed{pid: pid, text: string(text)}
+		proc, err := s.fs.Proc(pid)
+		if err == nil {
+			next.groups, err = proc.Cgroups()
+		}
+		if err != nil {
+			return nil, err
+		}
+		if s.trees = s.own; s.backend.Cgroup == "" {
+			s.trees = s.own.with(s.within(proc), next.groups)
+		}
+		*known = next
+	}
+	return s.placed.groups, nil
+}
+
+// within returns the hierarchies that the process itself has mounted, seen through its
+// root: none without the right to look there.
+func (s *sampler) within(proc procfs.Proc) hierarchies {
+	mounts, err := proc.MountInfo()
+	if err != nil {
+		return hierarchies{}
+	}
+	return hierarchiesIn(mounts, s.proc.path(proc.PID, "root/sys/fs/cgroup"))
+}
+
+// placed is what /proc/PID/cgroup told last.
+type placed struct {
+	pid    int
+	text   string
+	groups []procfs.Cgroup
 }
 
 // dirs returns the directories of the backend's group and its ancestors.
@@ -103,41 +172,67 @@ func (s *sampler) dirs(h *hierarchy, groups []procfs.Cgroup) []string {
 }
 
 func (s *sampler) placeCPU(p *plan, groups []procfs.Cgroup) {
-	usage := s.dirs(s.trees.usage, groups)
-	p.cpuDir = s.ownDir(s.trees.usage, usage, p.procs, func(dir string) error {
-		_, err := s.trees.usage.readUsage(s.proc, dir)
-		return err
-	})
+	type counted struct {
+		tree *hierarchy
+		dirs []string
+	}
+	var counts []counted
+	for _, h := range s.trees.counting() {
+		dirs := s.dirs(h, groups)
+		counts = append(counts, counted{h, dirs})
+		if p.cpuDir != "" {
+			continue
+		}
+		p.cpuDir = s.ownDir(h, dirs, p.procs, func(dir string) error {
+			_, err := s.proc.usage(h.usageFile(dir))
+			return err
+		})
+		if p.cpuDir != "" {
+			p.cpuUsage = h.usageFile(p.cpuDir)
+		}
+	}
 	for _, dir := range s.dirs(s.trees.quota, groups) {
 		cores, ok := s.trees.quota.readQuota(s.proc, dir)
 		if !ok {
 			continue
 		}
+		q := quotaLevel{cores: cores}
 		// v1 may count in another hierarchy than it limits in; the group's usage is known
 		// where the backend's place is the same in both.
-		counted := ""
-		if s.trees.usage != nil {
-			counted = filepath.Join(s.trees.usage.mount, strings.TrimPrefix(dir, s.trees.quota.mount))
+		for _, c := range counts {
+			if c.tree == nil || q.usage.path != "" {
+				continue
+			}
+			same := filepath.Join(c.tree.mount, strings.TrimPrefix(dir, s.trees.quota.mount))
+			if slices.Contains(c.dirs, same) {
+				q.usage = c.tree.usageFile(same)
+			}
 		}
-		if !slices.Contains(usage, counted) {
-			counted = ""
-		}
-		p.quotas = append(p.quotas, quotaLevel{cores: cores, usageDir: counted})
+		p.quotas = append(p.quotas, q)
+	}
+	slices.SortStableFunc(p.quotas, func(a, b quotaLevel) int { return cmp.Compare(a.cores, b.cores) })
+	p.quotas = p.quotas[:min(len(p.quotas), maxLevels)]
+	for _, q := range p.quotas {
+		p.quotaCores = append(p.quotaCores, q.cores)
 	}
 }
 
 func (s *sampler) placeMemory(p *plan, groups []procfs.Cgroup) {
-	dirs := s.dirs(s.trees.memory, groups)
-	p.memDir = s.ownDir(s.trees.memory, dirs, p.procs, func(dir string) error {
-		_, err := s.trees.memory.readWorkingSet(s.proc, dir)
+	h := s.trees.memory
+	dirs := s.dirs(h, groups)
+	p.memDir = s.ownDir(h, dirs, p.procs, func(dir string) error {
+		_, err := s.proc.workingSet(h.memoryFiles(dir))
 		return err
 	})
+	if p.memDir != "" {
+		p.memFiles = h.memoryFiles(p.memDir)
+	}
 	if p.hostMemory == 0 {
 		return
 	}
 	for _, dir := range dirs {
-		if bytes, ok := s.trees.memory.readLimit(s.proc, dir, p.hostMemory); ok {
-			p.limits = append(p.limits, limitLevel{dir: dir, bytes: bytes})
+		if bytes, ok := h.readLimit(s.proc, dir, p.hostMemory); ok {
+			p.limits = append(p.limits, limitLevel{dir: dir, files: h.memoryFiles(dir), bytes: bytes})
 		}
 	}
 }
@@ -165,13 +260,33 @@ func (s *sampler) ownDir(h *hierarchy, dirs []string, procs []procStat, read fun
 	return ""
 }
 
+// census is the last verdict on who is in a group. It stands while the same processes
+// are there.
+type census struct {
+	procs []procStat
+	pids  []int
+	alone bool
+}
+
 // exclusive tells whether the group holds all of the processes and, besides, only
 // their descendants.
 func (s *sampler) exclusive(dir string, procs []procStat) bool {
-	pids, err := groupPids(dir)
+	pids, err := s.proc.groupPids(dir)
 	if err != nil {
 		return false
 	}
+	c := s.censuses[dir]
+	if !slices.Equal(c.pids, pids) || !slices.EqualFunc(c.procs, procs, procStat.same) {
+		c = census{procs: procs, pids: pids, alone: s.alone(pids, procs)}
+		if s.censuses == nil || len(s.censuses) > 16 { // of places the backend has left
+			s.censuses = map[string]census{}
+		}
+		s.censuses[dir] = c
+	}
+	return c.alone
+}
+
+func (s *sampler) alone(pids []int, procs []procStat) bool {
 	member := func(pid int) bool {
 		return slices.ContainsFunc(procs, func(m procStat) bool { return m.pid == pid })
 	}
@@ -201,7 +316,7 @@ func (s *sampler) exclusive(dir string, procs []procStat) bool {
 // configuredPids lists the processes of Backend.Cgroup, from the first hierarchy that
 // has it; none where it does not exist.
 func (s *sampler) configuredPids() ([]int, error) {
-	for _, h := range []*hierarchy{s.trees.usage, s.trees.quota, s.trees.memory} {
+	for _, h := range []*hierarchy{s.trees.usage, s.trees.quota, s.trees.memory, s.trees.v2} {
 		if h == nil {
 			continue
 		}
@@ -209,7 +324,7 @@ func (s *sampler) configuredPids() ([]int, error) {
 		if len(dirs) == 0 {
 			continue
 		}
-		pids, err := groupPids(dirs[0])
+		pids, err := s.proc.groupPids(dirs[0])
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("cgroup %s: %w", s.backend.Cgroup, err)
 		}
@@ -218,43 +333,4 @@ func (s *sampler) configuredPids() ([]int, error) {
 		}
 	}
 	return nil, nil
-}
-
-// allowed returns the CPUs that any of the processes may run on: what their affinity
-// and cpuset leave. A server may pin each thread to a CPU of its own, so where the
-// first thread is confined the others are asked too.
-func (s *sampler) allowed(procs []procStat) (cpuSet, error) {
-	_, online, err := s.proc.idle(nil)
-	if err != nil {
-		return nil, err
-	}
-	cpus := cpuSet{}
-	add := func(p procfs.Proc) error {
-		status, err := p.NewStatus()
-		for _, c := range status.CpusAllowedList {
-			cpus[int(c)] = true
-		}
-		return err
-	}
-	asked := 0
-	for _, m := range procs {
-		p, err := s.fs.Proc(m.pid)
-		if err != nil || add(p) != nil {
-			continue // it exited
-		}
-		threads, err := s.fs.AllThreads(m.pid)
-		if err != nil {
-			continue
-		}
-		for _, t := range threads {
-			if asked++; asked > maxThreads || len(cpus) >= online {
-				return cpus, nil
-			}
-			_ = add(t) // a thread that ended
-		}
-	}
-	if len(cpus) == 0 {
-		return nil, errGone
-	}
-	return cpus, nil
 }

@@ -37,6 +37,11 @@ type PollConfig struct {
 	// asks for a longer interval. The poller only stamps it on each Sample; the consumer
 	// applies it.
 	Expiry time.Duration
+	// Token is shown to every agent; "": none. Without TLS whoever sees the traffic sees
+	// it.
+	Token string
+	// TLS is for all agents; its zero value is plain HTTP.
+	TLS ClientTLS
 }
 
 // DefaultPollConfig returns the defaults.
@@ -75,6 +80,7 @@ func (c PollConfig) Validate() error {
 	if c.Expiry != 0 && (c.Expiry < c.Interval || c.Expiry > time.Hour) {
 		bad("report expiry %s is outside %s (the poll interval) to 1h (0: three intervals)", c.Expiry, c.Interval)
 	}
+	errs = append(errs, checkToken(c.Token), c.TLS.Validate())
 	return errors.Join(errs...)
 }
 
@@ -114,7 +120,7 @@ type PollEnv struct {
 	// Dial opens a connection; default: net.Dialer, no proxy. It must honour ctx.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// InFlight returns the sidecar's own requests in flight at an endpoint. It is called
-	// by many goroutines, when a poll is sent. Default: 0.
+	// by many goroutines, when a poll is sent, and is told to the agent. Default: 0.
 	InFlight func(id string) int64
 	Logger   hclog.Logger // default: none
 }

@@ -3,7 +3,10 @@ package agentstats
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -41,6 +44,7 @@ type Poller struct {
 	cfg PollConfig
 	env PollEnv
 
+	tls    *files        // nil: none
 	grid   time.Duration // polls fire on multiples of it, counted from offset
 	offset time.Duration
 	randMu sync.Mutex
@@ -56,6 +60,9 @@ type Poller struct {
 // NewPoller returns a poller without targets. cfg must be valid.
 func NewPoller(cfg PollConfig, env PollEnv) *Poller {
 	p := &Poller{cfg: cfg, env: env.withDefaults(), targets: map[string]*target{}}
+	if t := cfg.TLS; t.Enabled {
+		p.tls = newFiles([]string{t.CAFile, t.CertFile, t.KeyFile}, t.load, p.env.Logger)
+	}
 	// Waking a quiet process costs more than a poll. Rounded up to a grid as fine as the
 	// default jitter, the polls of many endpoints share their wake-ups; the grids of
 	// different sidecars are offset at random, and the order stays random.
@@ -63,6 +70,50 @@ func NewPoller(cfg PollConfig, env PollEnv) *Poller {
 	p.offset = p.uniform(p.grid)
 	return p
 }
+
+// dial opens a connection to an agent, with TLS if that is on.
+func (p *Poller) dial(ctx context.Context, addr string) (net.Conn, error) {
+	conn, err := p.env.Dial(ctx, "tcp", addr)
+	if err != nil || p.tls == nil {
+		return conn, err
+	}
+	cfg, err := p.tls.current()
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	if cfg.ServerName == "" {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		cfg = cfg.Clone()
+		cfg.ServerName = host
+	}
+	secured := tls.Client(conn, cfg)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("TLS with the agent: %w", err)
+	}
+	return secured, nil
+}
+
+// Dial opens a further connection to the agent of a target, as polls do: what else the
+// agent serves is asked for there. ctx bounds the dialling. Safe for concurrent use.
+func (p *Poller) Dial(ctx context.Context, id string) (net.Conn, error) {
+	p.mu.Lock()
+	t := p.targets[id]
+	p.mu.Unlock()
+	if t == nil {
+		return nil, fmt.Errorf("endpoint %q has no agent", id)
+	}
+	return p.dial(ctx, t.Addr)
+}
+
+// Authorization is the value of the request header of that name which agents ask for;
+// "" for none. It is a secret.
+func (p *Poller) Authorization() string { return bearer(p.cfg.Token) }
 
 // onGrid returns the moment of the grid at or after t.
 func (p *Poller) onGrid(t time.Duration) time.Duration {
@@ -147,6 +198,8 @@ type TargetStatus struct {
 	LastError   string        // of the last failed or rejected poll; kept after recovery
 	LastErrorAt time.Duration // 0: never
 	LastAt      time.Duration // Sample.At of the last accepted report; 0: never
+	Report      Report        // the last accepted report; Version is 0 before there is one
+	Expires     time.Duration // when that should no longer count
 	RTT         time.Duration // of the last accepted report
 	InARow      int           // failures and rejections since the last answer in order
 	Backoff     time.Duration // the pause being made because of them; 0: none

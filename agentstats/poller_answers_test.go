@@ -1,6 +1,7 @@
 package agentstats
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -148,6 +149,155 @@ func TestPollReplays(t *testing.T) {
 		}
 		if n.out.count("an agent's clock went back") != 1 {
 			t.Error("the reset of the clock must be logged once")
+		}
+	})
+}
+
+// TestPollEcho: the answer must be to this poll, where the agent tells.
+func TestPollEcho(t *testing.T) {
+	echo := int64(-1)
+	polling(t, func(_ string, n int) string {
+		if echo < 0 {
+			return at(n, "") // an older agent
+		}
+		return at(n, fmt.Sprintf(`,"own_in_flight":%d`, echo))
+	}, func(n *network, p *Poller, got *received) {
+		own := int64(5)
+		p.env.InFlight = func(string) (v int64) { n.set(func() { v = own }); return v }
+		p.SetTargets(one())
+		settle(2 * time.Second)
+		st, _ := p.Status("a")
+		if st.Accepted < 3 || st.Rejected+st.Failures > 0 || n.declared("a:1") != "5" {
+			t.Errorf("older: %+v, declared %q", st, n.declared("a:1"))
+		}
+		n.set(func() { echo = 5 })
+		settle(2 * time.Second)
+		now, _ := p.Status("a")
+		if now.Accepted < st.Accepted+3 || now.Rejected+now.Failures > 0 {
+			t.Errorf("right: %+v", now)
+		}
+		n.set(func() { echo = 4 })
+		settle(2 * time.Second)
+		wrong, _ := p.Status("a")
+		if wrong.Accepted != now.Accepted || wrong.Rejected == 0 || !strings.Contains(wrong.LastError, "declared 4 in flight, not 5") {
+			t.Errorf("wrong: %+v", wrong)
+		}
+		for in, want := range map[int64]string{-3: "0", 2e9: "1000000000"} {
+			n.set(func() { own, echo = in, -1 })
+			settle(20 * time.Second)
+			if d := n.declared("a:1"); d != want {
+				t.Errorf("%d in flight was declared as %q", in, d)
+			}
+		}
+	})
+}
+
+// TestPollForms: whatever the form of an answer, what it says is taken or the poll
+// counts as failed, within its time and in bounded memory.
+func TestPollForms(t *testing.T) {
+	const report = `{"version":1,"at":1}`
+	const head = "HTTP/1.1 200 OK\r\n"
+	for name, c := range map[string]struct {
+		answer string
+		want   string // in LastError; "": accepted
+	}{
+		"as agents write it": {ok(report), ""},
+		"chunked":            {head + "Transfer-Encoding: chunked\r\n\r\n14\r\n" + report + "\r\n0\r\n\r\n", ""},
+		"HTTP/1.0":           {"HTTP/1.0 200 OK\r\n\r\n" + report, "no answer within"}, // it ends with the connection, which stays open
+		"HTTP/1.0 to length": {"HTTP/1.0 200 OK\r\nContent-Length: 20\r\n\r\n" + report, ""},
+		"other headers":      {head + "X-Proxy: a\r\nVia: 1.1 b\r\nContent-Length: 20\r\n\r\n" + report, ""},
+		"unknown fields":     {ok(`{"version":1,"at":1,"new":{"a":[1,2,{"b":null}]}}`), ""},
+		"spaces":             {ok(" {\n \"version\": 1, \"at\": 1 }\n"), ""},
+		"duplicate keys":     {ok(`{"version":1,"at":1,"mem":5,"mem":0.5}`), ""}, // the last counts, as with encoding/json
+		"two lengths":        {head + "Content-Length: 20\r\nContent-Length: 21\r\n\r\n" + report, "Content-Length"},
+		"a negative length":  {head + "Content-Length: -1\r\n\r\n" + report, "Content-Length"},
+		"length and chunks":  {head + "Transfer-Encoding: gzip, chunked\r\nContent-Length: 20\r\n\r\n" + report, "unsupported transfer encoding"},
+		"compressed":         {strings.Replace(ok("\x1f\x8b\x08\x00garbage"), "\r\n", "\r\nContent-Encoding: gzip\r\n", 1), "invalid character"},
+		"100 Continue":       {"HTTP/1.1 100 Continue\r\n\r\n" + ok(report), "answered 100"},
+		"204":                {"HTTP/1.1 204 No Content\r\n\r\n", "answered 204"},
+		"204 by its looks":   {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "unexpected end"},
+		"lines without CR":   {strings.ReplaceAll(ok(report), "\r", ""), ""},
+		"infinity":           {ok(`{"version":1,"at":1,"in_flight":Infinity}`), "invalid character"},
+		"a huge number":      {ok(`{"version":1,"at":1,"in_flight":1e400}`), "out of range"},
+		"an absurd number":   {ok(`{"version":1,"at":1,"in_flight":1e10}`), "in_flight is 1e+10"},
+		"negative":           {ok(`{"version":1,"at":1,"accept_queue":-1}`), "accept_queue is -1"},
+		"deep nesting":       {ok(`{"version":1,"at":1,"x":` + strings.Repeat(`[`, 15000) + strings.Repeat(`]`, 1000) + `}`), "exceeded max depth"},
+		"escapes in a text":  {ok(`{"version":1,"at":1,"epoch":"\u001b[31m"}`), "unprintable"},
+		"escapes in a head":  {"HTTP/1.1 200 OK\r\n\x1b[31mred: \x00\r\n\r\n", `\x1b`},
+		"a long line":        {"HTTP/1.1 " + strings.Repeat("2", 10000) + " OK\r\n\r\n", "malformed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			polling(t, func(string, int) string { return c.answer }, func(n *network, p *Poller, got *received) {
+				p.SetTargets(one())
+				settle(1400 * ms)
+				st, _ := p.Status("a")
+				if c.want == "" && (st.Accepted != 1 || st.Failures+st.Rejected > 0) {
+					t.Errorf("status %+v", st)
+				}
+				if c.want != "" && (st.Accepted > 0 || !strings.Contains(st.LastError, c.want)) {
+					t.Errorf("status %+v, want %q", st, c.want)
+				}
+				if len(st.LastError) > 2*maxText || checkText(strings.TrimRight(st.LastError[:min(len(st.LastError), maxText)], "\\")) != nil {
+					t.Errorf("an error of %d bytes: %q", len(st.LastError), st.LastError)
+				}
+			})
+		})
+	}
+}
+
+// TestPollTrickle: an answer that comes byte by byte is taken when it is done in time,
+// and costs its poll when it is not.
+func TestPollTrickle(t *testing.T) {
+	for gap, accepted := range map[time.Duration]bool{ms: true, 10 * ms: false} {
+		polling(t, healthy, func(n *network, p *Poller, got *received) {
+			n.gap = gap
+			p.SetTargets(one())
+			settle(5 * time.Second)
+			st, _ := p.Status("a")
+			if accepted != (st.Accepted > 5) || accepted == (st.Failures > 0) {
+				t.Errorf("a byte every %s: %+v", gap, st)
+			}
+		})
+	}
+}
+
+// TestPollFlapping: an agent that fails every other poll is told of once a minute, and
+// one that then stays away is told of.
+func TestPollFlapping(t *testing.T) {
+	polling(t, func(_ string, n int) string {
+		if n%2 == 0 {
+			return ok("garbage")
+		}
+		return at(n, "")
+	}, func(n *network, p *Poller, got *received) {
+		p.SetTargets(one())
+		settle(5*time.Minute + 10*time.Second)
+		if lines := n.out.count("no figures from an agent"); lines < 5 || lines > 6 {
+			t.Errorf("%d lines in five minutes", lines)
+		}
+		before := n.out.count("no figures from an agent")
+		n.set(func() { n.answer = func(string, int) string { return ok("garbage") } })
+		settle(5 * time.Minute)
+		if lines := n.out.count("no figures from an agent") - before; lines > 1 || n.out.count("answers again") != before+lines-1 {
+			t.Errorf("%d more lines, %d of %d recoveries", lines, n.out.count("answers again"), before)
+		}
+	})
+}
+
+// TestPollFutureStamps: stamps of the far future do not buy an agent, or who speaks in
+// its name, more than a few seconds of silence.
+func TestPollFutureStamps(t *testing.T) {
+	polling(t, func(_ string, n int) string {
+		if n == 10 {
+			return at(1<<53, "")
+		}
+		return at(n, "")
+	}, func(n *network, p *Poller, got *received) {
+		p.SetTargets(one())
+		settle(30 * time.Second)
+		st, _ := p.Status("a")
+		if st.Replayed != clockResets-1 || st.Polls-st.Accepted != clockResets-1 || st.Failures+st.Rejected > 0 {
+			t.Errorf("status %+v", st)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package agentstats
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"slices"
@@ -227,12 +228,15 @@ func BenchmarkPoll(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	a := scriptedAgent(&scripted{r: full()}, nil)
-	a.env.Logger = newNetwork(nil).out.logger()
+	a := scriptedAgent(&scripted{r: full()}, newNetwork(nil).out.logger())
 	a.take()
-	srv := a.server()
-	go srv.Serve(l)
-	defer srv.Close()
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.serve(ctx, l) }()
+	defer func() {
+		cancel()
+		<-done
+	}()
 	p := NewPoller(DefaultPollConfig(), PollEnv{})
 	t := newTarget(p, Target{ID: "a", Addr: l.Addr().String()})
 	defer t.client.close()

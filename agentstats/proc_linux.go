@@ -23,40 +23,22 @@ const userTick = 10 * time.Millisecond
 type procDir struct {
 	root string
 	buf  []byte
+	kept map[string]*kept
 }
 
-// read returns the file's content, valid until the next read. It goes below
-// os.File, which would register each descriptor with the poller and a cleanup.
+// read returns the content of a file that is read once, valid until the next read of
+// any file.
 func (p *procDir) read(path string) ([]byte, error) {
-	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	fd, err := openFile(path)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		return nil, err
 	}
 	defer unix.Close(fd)
-	b := p.buf[:0]
-	for {
-		if cap(b)-len(b) < 4096 {
-			b = append(make([]byte, 0, 2*cap(b)+8192), b...)
-			p.buf = b
-		}
-		n, err := retry(func() (int, error) { return unix.Read(fd, b[len(b):cap(b)]) })
-		if err != nil {
-			return nil, &os.PathError{Op: "read", Path: path, Err: err}
-		}
-		if n == 0 {
-			return b, nil
-		}
-		b = b[:len(b)+n]
+	data, err := p.whole(fd)
+	if err != nil {
+		return nil, &os.PathError{Op: "read", Path: path, Err: err}
 	}
-}
-
-func retry(call func() (int, error)) (int, error) {
-	for {
-		n, err := call()
-		if !errors.Is(err, unix.EINTR) {
-			return n, err
-		}
-	}
+	return data, nil
 }
 
 // procStat is what /proc/PID/stat tells of one process.
@@ -72,8 +54,22 @@ func (s procStat) same(t procStat) bool { return s.pid == t.pid && s.start == t.
 
 // stat reads a living process; a zombie counts as gone.
 func (p *procDir) stat(pid int) (procStat, error) {
-	path := filepath.Join(p.root, strconv.Itoa(pid), "stat")
+	path := p.path(pid, "stat")
 	data, err := p.read(path)
+	return statOf(pid, path, data, err)
+}
+
+// restat is stat for a process that is looked at again and again.
+func (p *procDir) restat(known procStat, path string) (procStat, error) {
+	data, err := p.reread(path)
+	s, err := statOf(known.pid, path, data, err)
+	if err == nil && !s.same(known) {
+		return s, errGone // its number is another's now
+	}
+	return s, err
+}
+
+func statOf(pid int, path string, data []byte, err error) (procStat, error) {
 	if err != nil {
 		return procStat{}, err
 	}
@@ -144,40 +140,10 @@ func (p *procDir) pids() ([]int, error) {
 	return pids, nil
 }
 
-// family returns the roots and their descendants that stayed in the root's session:
-// a child that became a daemon of its own does not count as the backend. Processes
-// that exit during the scan are left out.
-func (p *procDir) family(roots []procStat) ([]procStat, error) {
-	pids, err := p.pids()
-	if err != nil {
-		return nil, err
-	}
-	children := map[int][]procStat{}
-	for _, pid := range pids {
-		if s, err := p.stat(pid); err == nil {
-			children[s.ppid] = append(children[s.ppid], s)
-		}
-	}
-	all := append([]procStat(nil), roots...)
-	seen := map[int]bool{}
-	for _, s := range all {
-		seen[s.pid] = true
-	}
-	for i := 0; i < len(all); i++ {
-		for _, c := range children[all[i].pid] {
-			if !seen[c.pid] && c.session == all[i].session {
-				seen[c.pid] = true
-				all = append(all, c)
-			}
-		}
-	}
-	return all, nil
-}
-
 // idle returns the idle time of the CPUs of the set that are online, with I/O wait,
 // without what a hypervisor stole, and their number.
 func (p *procDir) idle(cpus cpuSet) (time.Duration, int, error) {
-	data, err := p.read(filepath.Join(p.root, "stat"))
+	data, err := p.reread(filepath.Join(p.root, "stat"))
 	if err != nil {
 		return 0, 0, err
 	}
@@ -218,7 +184,31 @@ func parseIdle(data []byte, cpus cpuSet) (idle time.Duration, online int, err er
 	return idle, online, nil
 }
 
-// cpuSet is a set of CPU numbers; nil is all of them.
-type cpuSet map[int]bool
+// memory returns the host's memory and how much of it is in use, in bytes; 0 where
+// unknown.
+func (p *procDir) memory() (total, used int64) {
+	path := filepath.Join(p.root, "meminfo")
+	data, err := p.reread(path)
+	if err != nil {
+		return 0, 0
+	}
+	value := func(key string) int64 {
+		_, rest, _ := bytes.Cut(data, []byte(key))
+		text, _, _ := bytes.Cut(rest, []byte(" kB\n"))
+		n, err := strconv.ParseInt(string(bytes.TrimSpace(text)), 10, 64)
+		if err != nil || n < 0 || n > maxInteger/1024 {
+			return 0
+		}
+		return n * 1024
+	}
+	total = value("MemTotal:")
+	if available := value("\nMemAvailable:"); total > 0 && available > 0 { // since 3.14
+		used = max(0, total-available)
+	}
+	return total, used
+}
 
-func (s cpuSet) has(cpu int) bool { return s == nil || s[cpu] }
+// path returns a file of a process.
+func (p *procDir) path(pid int, name string) string {
+	return p.root + "/" + strconv.Itoa(pid) + "/" + name
+}

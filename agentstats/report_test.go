@@ -14,6 +14,12 @@ func full() Report {
 		InFlight: Some(7.5), Avail: Some(1.25), Cores: Some(2.0), Used: Some(0.75), CPU: Some(0.375),
 		Mem: Some(0.5), MemBytes: Some(int64(1 << 30)), MemLimit: Some(int64(2 << 30)),
 		Conc: Some(12.0), Listening: Some(true), Err: Some(0.01),
+		InFlightSource: SourceKernel, AcceptQueue: Some(int64(2)), AcceptLimit: Some(int64(511)),
+		Pressure: Pressure{
+			Scope: "group", CPU: Stall{Some: Some(0.25), Full: Some(0.125)},
+			Memory: Stall{Some: Some(0.0), Full: Some(0.0)}, IO: Stall{Some: Some(0.01)},
+		},
+		RxBytes: Some(1234.5), TxBytes: Some(99.0),
 		PollMS: Some(int64(500)), OwnInFlight: Some(int64(3)), AgentVersion: "0.1.0",
 	}
 }
@@ -37,7 +43,7 @@ func TestReportRoundTrip(t *testing.T) {
 
 func TestReportJSON(t *testing.T) {
 	got, err := Encode(full())
-	want := `{"version":1,"instance":"web-1","epoch":"4711-123456","at":1780000000123,"in_flight":7.5,"avail":1.25,"cores":2,"used":0.75,"cpu":0.375,"mem":0.5,"mem_bytes":1073741824,"mem_limit":2147483648,"conc":12,"listening":true,"err":0.01,"poll_ms":500,"own_in_flight":3,"agent_version":"0.1.0"}`
+	want := `{"version":1,"instance":"web-1","epoch":"4711-123456","at":1780000000123,"in_flight":7.5,"in_flight_source":"kernel","avail":1.25,"cores":2,"used":0.75,"cpu":0.375,"mem":0.5,"mem_bytes":1073741824,"mem_limit":2147483648,"conc":12,"listening":true,"err":0.01,"accept_queue":2,"accept_limit":511,"pressure":{"scope":"group","cpu":{"some":0.25,"full":0.125},"memory":{"some":0,"full":0},"io":{"some":0.01}},"rx_bytes_per_second":1234.5,"tx_bytes_per_second":99,"poll_ms":500,"own_in_flight":3,"agent_version":"0.1.0"}`
 	if err != nil || string(got) != want {
 		t.Errorf("got  %s, %v\nwant %s", got, err, want)
 	}
@@ -116,25 +122,45 @@ func TestEncodeRefuses(t *testing.T) {
 
 // plainReport is the report as encoding/json reads it with no help of ours.
 type plainReport struct {
-	Version     int      `json:"version"`
-	Instance    string   `json:"instance"`
-	Epoch       string   `json:"epoch"`
-	At          int64    `json:"at"`
-	InFlight    *float64 `json:"in_flight"`
-	Avail       *float64 `json:"avail"`
-	Cores       *float64 `json:"cores"`
-	Used        *float64 `json:"used"`
-	CPU         *float64 `json:"cpu"`
-	Mem         *float64 `json:"mem"`
-	MemBytes    *int64   `json:"mem_bytes"`
-	MemLimit    *int64   `json:"mem_limit"`
-	Conc        *float64 `json:"conc"`
-	Listening   *bool    `json:"listening"`
-	Err         *float64 `json:"err"`
-	PollMS      *int64   `json:"poll_ms"`
-	OwnInFlight *int64   `json:"own_in_flight"`
-	Agent       string   `json:"agent_version"`
+	Version     int         `json:"version"`
+	Instance    string      `json:"instance"`
+	Epoch       string      `json:"epoch"`
+	At          int64       `json:"at"`
+	InFlight    *float64    `json:"in_flight"`
+	Source      string      `json:"in_flight_source"`
+	Avail       *float64    `json:"avail"`
+	Cores       *float64    `json:"cores"`
+	Used        *float64    `json:"used"`
+	CPU         *float64    `json:"cpu"`
+	Mem         *float64    `json:"mem"`
+	MemBytes    *int64      `json:"mem_bytes"`
+	MemLimit    *int64      `json:"mem_limit"`
+	Conc        *float64    `json:"conc"`
+	Listening   *bool       `json:"listening"`
+	Err         *float64    `json:"err"`
+	AcceptQueue *int64      `json:"accept_queue"`
+	AcceptLimit *int64      `json:"accept_limit"`
+	Pressure    plainStalls `json:"pressure"`
+	RxBytes     *float64    `json:"rx_bytes_per_second"`
+	TxBytes     *float64    `json:"tx_bytes_per_second"`
+	PollMS      *int64      `json:"poll_ms"`
+	OwnInFlight *int64      `json:"own_in_flight"`
+	Agent       string      `json:"agent_version"`
 }
+
+type plainStalls struct {
+	Scope  string     `json:"scope"`
+	CPU    plainStall `json:"cpu"`
+	Memory plainStall `json:"memory"`
+	IO     plainStall `json:"io"`
+}
+
+type plainStall struct {
+	Some *float64 `json:"some"`
+	Full *float64 `json:"full"`
+}
+
+func (p plainStall) stall() Stall { return Stall{Some: optional(p.Some), Full: optional(p.Full)} }
 
 // valid is the range check written a second time, the other way round.
 func (p plainReport) valid() bool {
@@ -146,12 +172,22 @@ func (p plainReport) valid() bool {
 	} else if p.Avail != nil || p.Used != nil || p.CPU != nil {
 		return false
 	}
+	for _, s := range []plainStall{p.Pressure.CPU, p.Pressure.Memory, p.Pressure.IO} {
+		if !in(s.Some, 0, 1) || !in(s.Full, 0, 1) {
+			return false
+		}
+	}
+	for _, s := range []string{p.Instance, p.Epoch, p.Agent, p.Source, p.Pressure.Scope} {
+		if checkText(s) != nil {
+			return false
+		}
+	}
 	return p.Version == 1 && p.At >= 1 && p.At <= 1<<53 &&
-		checkText(p.Instance) == nil && checkText(p.Epoch) == nil && checkText(p.Agent) == nil &&
 		(p.Cores == nil || cores > 0 && cores <= 4096) &&
 		in(p.Avail, 0, cores) && in(p.Used, 0, cores) && in(p.CPU, 0, 1) && in(p.Mem, 0, 2) && in(p.Err, 0, 1) &&
-		in(p.InFlight, 0, 1e9) && in(p.Conc, 0, 1e9) &&
-		whole(p.MemBytes, 0, 1<<53) && whole(p.MemLimit, 1, 1<<53) && whole(p.PollMS, 1, 3_600_000) && whole(p.OwnInFlight, 0, 1e9)
+		in(p.InFlight, 0, 1e9) && in(p.Conc, 0, 1e9) && in(p.RxBytes, 0, 1<<53) && in(p.TxBytes, 0, 1<<53) &&
+		whole(p.MemBytes, 0, 1<<53) && whole(p.MemLimit, 1, 1<<53) && whole(p.PollMS, 1, 3_600_000) && whole(p.OwnInFlight, 0, 1e9) &&
+		whole(p.AcceptQueue, 0, 1<<53) && whole(p.AcceptLimit, 0, 1<<53)
 }
 
 func optional[T bool | int64 | float64](p *T) Opt[T] {
@@ -164,9 +200,15 @@ func optional[T bool | int64 | float64](p *T) Opt[T] {
 func (p plainReport) report() Report {
 	return Report{
 		Version: p.Version, Instance: p.Instance, Epoch: p.Epoch, At: p.At,
-		InFlight: optional(p.InFlight), Avail: optional(p.Avail), Cores: optional(p.Cores), Used: optional(p.Used),
+		InFlight: optional(p.InFlight), InFlightSource: p.Source,
+		Avail: optional(p.Avail), Cores: optional(p.Cores), Used: optional(p.Used),
 		CPU: optional(p.CPU), Mem: optional(p.Mem), MemBytes: optional(p.MemBytes), MemLimit: optional(p.MemLimit),
 		Conc: optional(p.Conc), Listening: optional(p.Listening), Err: optional(p.Err),
+		AcceptQueue: optional(p.AcceptQueue), AcceptLimit: optional(p.AcceptLimit),
+		Pressure: Pressure{
+			Scope: p.Pressure.Scope, CPU: p.Pressure.CPU.stall(), Memory: p.Pressure.Memory.stall(), IO: p.Pressure.IO.stall(),
+		},
+		RxBytes: optional(p.RxBytes), TxBytes: optional(p.TxBytes),
 		PollMS: optional(p.PollMS), OwnInFlight: optional(p.OwnInFlight), AgentVersion: p.Agent,
 	}
 }
@@ -178,6 +220,9 @@ func FuzzReport(f *testing.F) {
 	f.Add(b)
 	f.Add([]byte(`{"version":1,"at":5,"cores":1e0,"avail":null,"Avail":0.5,"avail":1}`))
 	f.Add([]byte(`{"version":1,"at":5,"mem":-0,"mem_bytes":9007199254740993,"x":[[[]]]}`))
+	f.Add([]byte(`{"version":1,"at":5,"mem":0.1,"mem":0.2,"pressure":{"scope":"host","cpu":{"some":-0.0},"cpu":{"full":1}}}`))
+	f.Add([]byte(`{"version":1,"at":5,"in_flight":9007199254740993.5,"conc":0.30000000000000004,"rx_bytes_per_second":000001}`))
+	f.Add([]byte(`{"version":1,"at":5,"in_flight":12345678901234567890,"conc":1.,"listening":true,"pressure":{}}`))
 	f.Add([]byte(`{"version":1,"at":5,"cores":4096,"listening":false,"instance":"\ud800"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := Decode(data)
@@ -200,6 +245,24 @@ func FuzzReport(f *testing.F) {
 			t.Fatalf("round trip of %s: %+v, %v", b, back, err)
 		}
 	})
+}
+
+// TestDecodeFast: what agents write takes the short way.
+func TestDecodeFast(t *testing.T) {
+	for name, r := range map[string]Report{"full": full(), "least": {Version: Version, At: 1}} {
+		b, err := Encode(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := decodeFast(b); !ok || got != r {
+			t.Errorf("%s: %s was read as %+v, %v", name, b, got, ok)
+		}
+	}
+	for _, in := range []string{`{"at":1,"at":2}`, `{"at":1,"new":2}`, `{"at": 1}`, `{"at":01}`, `{"at":1}}`, `{"mem":1e0}`, `{"mem":null}`, `{}`, `{"AT":1}`, `{"at":1.5}`, `{"epoch":"\\"}`} {
+		if r, ok := decodeFast([]byte(in)); ok {
+			t.Errorf("%s was read as %+v", in, r)
+		}
+	}
 }
 
 func BenchmarkEncode(b *testing.B) {

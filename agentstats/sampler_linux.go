@@ -19,7 +19,8 @@ const refreshEvery = 2 * time.Second
 type sampler struct {
 	proc    *procDir
 	fs      procfs.FS
-	trees   hierarchies
+	own     hierarchies // as the agent has them mounted
+	trees   hierarchies // as they show the backend
 	backend Backend
 	locator *locator
 	log     hclog.Logger
@@ -30,8 +31,15 @@ type sampler struct {
 	window    window
 	said      string
 
+	traffic traffic
+	levels  []memLevel // reused
+
+	// What refreshes remember of what they found, so that they need not find it again.
+	placed   placed
+	censuses map[string]census
+	affinity affinity
+
 	procTime time.Duration // CPU time of the family, summed over the deltas of each process
-	last     map[int]procStat
 }
 
 func newSampler(cfg Config, log hclog.Logger) (*sampler, error) {
@@ -40,13 +48,14 @@ func newSampler(cfg Config, log hclog.Logger) (*sampler, error) {
 		return nil, fmt.Errorf("agent: %s does not look like /proc: %w", cfg.ProcRoot, err)
 	}
 	s := &sampler{proc: &procDir{root: cfg.ProcRoot}, fs: fs, backend: cfg.Backend, log: log}
-	if s.trees, err = findHierarchies(fs, cfg.CgroupRoot); err != nil {
+	if s.own, err = findHierarchies(fs, cfg.CgroupRoot); err != nil {
 		if cfg.Backend.Cgroup != "" {
 			return nil, fmt.Errorf("agent: backend.cgroup is set, but %w", err)
 		}
 		log.Warn("no cgroups here: limits are those of the host", "error", err)
 	}
-	s.locator = &locator{proc: s.proc, backend: cfg.Backend, cgroup: s.configuredPids}
+	s.trees = s.own
+	s.locator = &locator{proc: s.proc, backend: cfg.Backend, cgroup: s.configuredPids, sockets: socketTable{proc: s.proc}}
 	return s, nil
 }
 
@@ -63,18 +72,21 @@ func (s *sampler) sample(now time.Time) (Report, string) {
 	}
 	r := Report{Listening: s.plan.listening}
 	if err == nil && len(s.plan.procs) > 0 {
-		r.Epoch = fmt.Sprintf("%d-%d", s.plan.main.pid, s.plan.main.start)
+		r.Epoch = s.plan.epoch
 		err = s.measure(now, &r)
 	}
 	return r, s.say(err)
 }
+
+// close gives the descriptors back.
+func (s *sampler) close() { s.proc.close() }
 
 // alive tells whether what the last refresh found still stands.
 func (s *sampler) alive() bool {
 	if len(s.plan.procs) == 0 || !s.plan.listening.Or(true) {
 		return false // look at every sample: a backend that starts is news
 	}
-	if m, err := s.proc.stat(s.plan.main.pid); err != nil || !m.same(s.plan.main) {
+	if _, err := s.proc.restat(s.plan.main, s.plan.mainStat); err != nil {
 		return false
 	}
 	return !slices.ContainsFunc(s.plan.watch, func(h holder) bool { return !s.proc.holds(h) })
@@ -86,129 +98,142 @@ func (s *sampler) refresh(now time.Time) error {
 		s.plan = plan{}
 		return err
 	}
-	next := plan{found: f}
+	next := plan{found: f, text: f.why}
 	if len(f.procs) > 0 {
-		if next, err = s.place(f); err != nil {
+		if next, err = s.place(now, f); err != nil {
 			s.plan = plan{}
 			return err
 		}
 	}
 	if !next.sameSources(s.plan) {
 		s.window.reset()
-		s.last, s.procTime = nil, 0
+		s.traffic.reset()
+		s.procTime = 0
+		for i := range next.family {
+			next.family[i].counted = false
+		}
 	}
 	s.plan, s.refreshed = next, now
+	s.proc.sweep()
 	return nil
 }
 
 // measure fills the figures of a backend that was found. Each kind is read even
 // where another fails.
 func (s *sampler) measure(now time.Time, r *Report) error {
-	family := s.family()
-	memErr := s.memory(family, r)
-	if err := s.cpu(now, family, r); err != nil {
-		return err
+	living := s.sumUp()
+	memErr := s.memory(living, r)
+	c := counters{at: now.Sub(s.start), used: unknown, idle: unknown, stalls: s.readPressure(), rx: unknown, tx: unknown}
+	online, cpuErr := s.readCPU(living, &c)
+	netErr := s.traffic.read(s.proc, s.plan.netDev)
+	if netErr == nil {
+		c.rx, c.tx = s.traffic.rx, s.traffic.tx
+	}
+	m, ok := s.window.push(c)
+	if !ok {
+		r.cpuFigures(online, s.plan.quotaCores, nil)
+	} else {
+		r.cpuFigures(online, s.plan.quotaCores, &m)
+		r.pressureFigures(s.plan.pressure.scope, &m)
+		r.networkFigures(&m)
+	}
+	if cpuErr != nil {
+		return cpuErr
 	}
 	return memErr
 }
 
-// family reads the processes whose figures are summed up, where a group's are not
-// used, and adds what they ran since the last time.
-func (s *sampler) family() []procStat {
-	var living []procStat
-	seen := make(map[int]procStat, len(s.plan.family))
-	for _, known := range s.plan.family {
-		c, err := s.proc.stat(known.pid)
-		if err != nil || !c.same(known) {
+// sumUp reads the processes whose figures are summed up, where a group's are not
+// used, adds what they ran since the last time, and returns how many there are.
+func (s *sampler) sumUp() (living int) {
+	for i := range s.plan.family {
+		m := &s.plan.family[i]
+		c, err := s.proc.restat(m.procStat, m.path)
+		if err != nil {
+			m.rss, m.counted = 0, false
 			continue
 		}
 		// A process seen for the first time adds what it runs from now on: all it ever
 		// ran, in one window, would be a spike that never was.
-		if before, ok := s.last[c.pid]; ok && before.same(c) {
-			s.procTime += max(0, c.cpu-before.cpu)
+		if m.counted {
+			s.procTime += max(0, c.cpu-m.cpu)
 		}
-		seen[c.pid] = c
-		living = append(living, c)
+		m.procStat, m.counted = c, true
+		living++
 	}
-	s.last = seen
 	return living
 }
 
-func (s *sampler) cpu(now time.Time, family []procStat, r *Report) error {
-	idle, online, err := s.proc.idle(s.plan.cpus)
-	if err != nil {
-		return err
+// readCPU reads what the backend and the groups around it used, and what its CPUs were
+// idle; it returns how many CPUs that are.
+func (s *sampler) readCPU(living int, c *counters) (online int, err error) {
+	for i := range c.levels {
+		c.levels[i] = unknown
 	}
-	quotas := make([]float64, len(s.plan.quotas))
-	for i, q := range s.plan.quotas {
-		quotas[i] = q.cores
+	if c.idle, online, err = s.proc.idle(s.plan.cpus); err != nil {
+		c.idle = unknown
+		return 0, err
 	}
-	c := counters{at: now.Sub(s.start), idle: idle, used: s.procTime}
-	if s.plan.cpuDir != "" {
-		if c.used, err = s.trees.usage.readUsage(s.proc, s.plan.cpuDir); err != nil {
-			return err
-		}
-	} else if len(family) == 0 {
-		return errGone
-	}
-	for _, q := range s.plan.quotas {
-		c.levels = append(c.levels, s.levelUsage(q, c.used))
-	}
-	if m, ok := s.window.push(c); ok {
-		r.cpuFigures(online, quotas, &m)
-	} else {
-		r.cpuFigures(online, quotas, nil)
-	}
-	return nil
-}
-
-// levelUsage reads what a group with a quota used, or -1.
-func (s *sampler) levelUsage(q quotaLevel, own time.Duration) time.Duration {
-	switch q.usageDir {
-	case "":
-		return -1
-	case s.plan.cpuDir:
-		return own
-	}
-	n, err := s.trees.usage.readUsage(s.proc, q.usageDir)
-	if err != nil {
-		return -1
-	}
-	return n
-}
-
-func (s *sampler) memory(family []procStat, r *Report) error {
-	var limits []memLevel
-	for _, l := range s.plan.limits {
-		used, err := s.trees.memory.readWorkingSet(s.proc, l.dir)
-		if err != nil {
-			return err
-		}
-		limits = append(limits, memLevel{used: used, limit: l.bytes})
-	}
-	var own int64
 	switch {
-	case s.plan.memDir != "":
-		var err error
-		if own, err = s.trees.memory.readWorkingSet(s.proc, s.plan.memDir); err != nil {
+	case s.plan.cpuDir != "":
+		if c.used, err = s.proc.usage(s.plan.cpuUsage); err != nil {
+			c.used = unknown
+			return online, err
+		}
+	case living == 0:
+		return online, errGone
+	default:
+		c.used = s.procTime
+	}
+	for i, q := range s.plan.quotas {
+		switch q.usage.path {
+		case "":
+		case s.plan.cpuUsage.path:
+			c.levels[i] = c.used
+		default:
+			if n, err := s.proc.usage(q.usage); err == nil {
+				c.levels[i] = n
+			}
+		}
+	}
+	return online, nil
+}
+
+func (s *sampler) memory(living int, r *Report) error {
+	var own int64
+	var err error
+	s.levels = s.levels[:0]
+	if s.plan.memDir != "" {
+		if own, err = s.proc.workingSet(s.plan.memFiles); err != nil {
 			return err
 		}
-	case len(family) == 0:
-		return errGone
-	default:
-		own = sharedMemory(family, limits, s.plan.hostUsed)
+	}
+	for _, l := range s.plan.limits {
+		used := own
+		if l.dir != s.plan.memDir {
+			if used, err = s.proc.workingSet(l.files); err != nil {
+				return err
+			}
+		}
+		s.levels = append(s.levels, memLevel{used: used, limit: l.bytes})
+	}
+	if s.plan.memDir == "" {
+		if living == 0 {
+			return errGone
+		}
+		own = sharedMemory(s.plan.family, s.levels, s.plan.hostUsed)
 	}
 	if s.plan.hostMemory > 0 {
-		limits = append(limits, memLevel{used: own, limit: s.plan.hostMemory})
+		s.levels = append(s.levels, memLevel{used: own, limit: s.plan.hostMemory})
 	}
-	r.memFigures(own, limits)
+	r.memFigures(own, s.levels)
 	return nil
 }
 
 // sharedMemory sums resident memory. Pages that processes share (a pre-fork server's
 // preloaded data) count once in each, so the sum is bounded by what the host uses,
 // and in any case by what a limited group around them uses.
-func sharedMemory(family []procStat, limits []memLevel, hostUsed int64) int64 {
+func sharedMemory(family []member, limits []memLevel, hostUsed int64) int64 {
 	var sum int64
 	for _, p := range family {
 		sum += p.rss
@@ -224,7 +249,7 @@ func sharedMemory(family []procStat, limits []memLevel, hostUsed int64) int64 {
 
 // say describes what is watched and logs it when it changes, once.
 func (s *sampler) say(err error) string {
-	text := s.plan.describe()
+	text := s.plan.text
 	if err != nil {
 		text = "cannot measure the backend: " + err.Error()
 	}
@@ -242,13 +267,11 @@ func (s *sampler) say(err error) string {
 // sameSources tells whether counters read by either plan belong into one window.
 func (p plan) sameSources(q plan) bool {
 	return p.main.same(q.main) && p.cpuDir == q.cpuDir && maps.Equal(p.cpus, q.cpus) &&
-		slices.EqualFunc(p.quotas, q.quotas, func(a, b quotaLevel) bool { return a.usageDir == b.usageDir })
+		p.pressure == q.pressure &&
+		slices.EqualFunc(p.quotas, q.quotas, func(a, b quotaLevel) bool { return a.usage == b.usage })
 }
 
 func (p plan) describe() string {
-	if len(p.procs) == 0 {
-		return p.why
-	}
 	source := func(dir string) string {
 		if dir == "" {
 			return fmt.Sprintf("%d processes", len(p.family))

@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // clockResets is how many reports in a row, each younger than the one before but all
@@ -25,6 +29,8 @@ type target struct {
 	epoch   string
 	backAt  int64 // of the last report that was dropped as older
 	backRun int
+	said    sparing // of failures
+	saidGap sparing // of clocks that went back
 
 	mu      sync.Mutex // guards below, and is held while the sink runs
 	stopped bool
@@ -35,7 +41,7 @@ func newTarget(p *Poller, t Target) *target {
 	return &target{
 		Target: t,
 		p:      p,
-		client: client{addr: t.Addr, dial: p.env.Dial, now: p.env.Now},
+		client: client{addr: t.Addr, dial: p.dial, now: p.env.Now, auth: bearer(p.cfg.Token)},
 		status: TargetStatus{ID: t.ID, Addr: t.Addr, Interval: p.cfg.Interval},
 	}
 }
@@ -91,15 +97,14 @@ func (t *target) jittered(interval time.Duration) time.Duration {
 
 // once polls and returns the pause until the next poll, and whether it is a backoff.
 func (t *target) once(ctx context.Context, sink func(string, Sample)) (pause time.Duration, failed bool) {
-	var own int64
-	a, err := t.client.poll(ctx, t.p.cfg.timeout(), func() { own = t.p.env.InFlight(t.ID) })
+	a, err := t.client.poll(ctx, t.p.cfg.timeout(), func() int64 { return t.p.env.InFlight(t.ID) })
 	if ctx.Err() != nil {
 		return 0, false
 	}
 	var r Report
 	rejected := false
 	if err == nil {
-		r, err = t.decode(a.body)
+		r, err = t.decode(a)
 		rejected = err != nil
 	}
 	if err != nil {
@@ -108,25 +113,30 @@ func (t *target) once(ctx context.Context, sink func(string, Sample)) (pause tim
 	interval := t.p.cfg.interval(r.PollMS)
 	rtt := max(0, a.received-a.sent)
 	t.deliver(sink, Sample{
-		Report: r, RTT: rtt, At: a.received - rtt/2, OwnInFlight: own,
+		Report: r, RTT: rtt, At: a.received - rtt/2, OwnInFlight: a.own,
 		Interval: interval, Expiry: t.p.cfg.expiry(interval),
 	})
 	return interval, false
 }
 
-// decode reads a report and checks whose it is.
-func (t *target) decode(body []byte) (Report, error) {
-	r, err := Decode(body)
+// decode reads a report and checks whose it is, and that it answers this poll: an
+// agent that tells what the poll declared must have read it. Older ones do not tell.
+func (t *target) decode(a answer) (Report, error) {
+	r, err := Decode(a.body)
 	if err != nil {
 		return Report{}, err
 	}
 	if t.Instance != "" && r.Instance != "" && t.Instance != r.Instance {
 		return Report{}, fmt.Errorf("agent report refused: it is about instance %q, not %q", r.Instance, t.Instance)
 	}
+	if v, ok := r.OwnInFlight.Get(); ok && v != a.own {
+		return Report{}, fmt.Errorf("agent report refused: it answers a poll that declared %d in flight, not %d", v, a.own)
+	}
 	return r, nil
 }
 
-// fail counts a poll that brought no report, logs the first in a row, and returns the
+// fail counts a poll that brought no report, logs the first in a row (an agent that comes
+// and goes, at most once a minute), and returns the
 // backoff: interval, doubled with each failure up to MaxBackoff, of which the upper
 // half is random so that the sidecars of one agent do not come back together.
 func (t *target) fail(err error, rejected bool) time.Duration {
@@ -148,12 +158,13 @@ func (t *target) fail(err error, rejected bool) time.Duration {
 	if isTimeout(err) || errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("no answer within %s: %w", t.p.cfg.timeout(), err)
 	}
-	s.LastError, s.LastErrorAt = err.Error(), t.p.env.Now()
-	first, backoff := s.InARow == 1, s.Backoff
+	s.LastError, s.LastErrorAt = errorText(err), t.p.env.Now()
+	text, at, backoff := s.LastError, s.LastErrorAt, s.Backoff
 	t.mu.Unlock()
-	if first {
+	if !t.said.on && t.said.may(at) {
+		t.said.on = true
 		t.p.env.Logger.Warn("no figures from an agent; its endpoint is picked without them",
-			"endpoint", t.ID, "agent", t.Addr, "error", err)
+			"endpoint", t.ID, "agent", t.Addr, "error", text)
 	}
 	return backoff
 }
@@ -162,7 +173,6 @@ func (t *target) fail(err error, rejected bool) time.Duration {
 func (t *target) deliver(sink func(string, Sample), s Sample) {
 	verdict, reset := t.judge(s.Report)
 	t.mu.Lock()
-	recovered := t.status.InARow > 0
 	t.status.Polls++
 	t.status.InARow, t.status.Backoff = 0, 0
 	t.status.Interval = s.Interval
@@ -180,10 +190,11 @@ func (t *target) deliver(sink func(string, Sample), s Sample) {
 		sink(t.ID, s)
 	}
 	t.mu.Unlock()
-	if recovered {
+	if t.said.on {
+		t.said.on = false
 		t.p.env.Logger.Info("an agent answers again", "endpoint", t.ID, "agent", t.Addr)
 	}
-	if reset {
+	if reset && t.saidGap.may(t.p.env.Now()) {
 		t.p.env.Logger.Warn("an agent's clock went back; its reports are taken again", "endpoint", t.ID, "agent", t.Addr)
 	}
 }
@@ -215,4 +226,36 @@ func (t *target) judge(r Report) (v verdict, reset bool) {
 	t.lastAt, t.epoch = r.At, r.Epoch
 	t.backAt, t.backRun = 0, 0
 	return news, reset
+}
+
+// sparing keeps what an agent can provoke from filling the log.
+type sparing struct {
+	on   bool // what was said still holds
+	used bool
+	last time.Duration
+}
+
+// sayEvery is the least time between two lines of one kind about one agent.
+const sayEvery = time.Minute
+
+// may reports whether it is time to say something again, and takes it that it is said.
+func (p *sparing) may(now time.Duration) bool {
+	if p.used && now-p.last < sayEvery {
+		return false
+	}
+	p.used, p.last = true, now
+	return true
+}
+
+// errorText bounds what an agent can put into logs and status pages: net/http quotes
+// what it could not read, at length and not always escaped.
+func errorText(err error) string {
+	text := err.Error()
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "..."
+	}
+	if strings.ContainsFunc(text, func(c rune) bool { return c == utf8.RuneError || !unicode.IsPrint(c) }) {
+		return strconv.QuoteToASCII(text)
+	}
+	return text
 }

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"outrigger/agentstats"
 	"outrigger/discovery"
 	"outrigger/sidecar"
 	"outrigger/sidecar/admin"
@@ -18,7 +17,7 @@ func baseTable(c *sidecar.Config) *block {
 			consulTable(&c.Consul),
 			adminTable(&c.Admin),
 			logTable(&c.Log),
-			pollTable(&c.Agents),
+			pollTable(c),
 		},
 		foreign: map[string]string{
 			"agent": "An agent block belongs in the file of `outrigger agent -config FILE`; how this sidecar asks agents is said in agents { }.",
@@ -68,15 +67,41 @@ func adminTable(c *admin.Config) *block {
 	}}
 }
 
-// pollTable is how the sidecar asks agents.
-func pollTable(c *agentstats.PollConfig) *block {
-	return &block{name: "agents", settings: []setting{
-		{name: "interval", dest: duration(&c.Interval)},
-		{name: "jitter", dest: ratio(&c.Jitter)},
-		{name: "timeout", dest: duration(&c.Timeout), empty: "the smaller of interval and 1s"},
-		{name: "max_backoff", dest: duration(&c.MaxBackoff)},
-		{name: "expiry", dest: duration(&c.Expiry), empty: "three times the interval"},
-	}}
+// pollTable is how the sidecar hears of agents.
+func pollTable(c *sidecar.Config) *block {
+	p, t, w := &c.Agents, &c.Agents.TLS, &c.Published
+	return &block{
+		name: "agents",
+		settings: []setting{
+			{name: "interval", dest: duration(&p.Interval)},
+			{name: "jitter", dest: ratio(&p.Jitter)},
+			{name: "timeout", dest: duration(&p.Timeout), empty: "the smaller of interval and 1s"},
+			{name: "max_backoff", dest: duration(&p.MaxBackoff)},
+			{name: "expiry", dest: duration(&p.Expiry), empty: "three times the interval"},
+			{name: "token", dest: secretText(&p.Token), empty: "none is shown"},
+		},
+		blocks: []*block{
+			{name: "tls", settings: []setting{
+				{name: "enabled", dest: flag(&t.Enabled)},
+				{name: "ca_file", dest: text(&t.CAFile), empty: "the system's"},
+				{name: "cert_file", dest: text(&t.CertFile), empty: "none is shown"},
+				{name: "key_file", dest: text(&t.KeyFile), empty: "none is shown"},
+				{name: "server_name", dest: text(&t.ServerName), empty: "the host of the agent's address"},
+				{name: "insecure_skip_verify", dest: flag(&t.InsecureSkipVerify)},
+			}},
+			{name: "gauges", settings: []setting{
+				{name: "enabled", dest: flag(&c.Gauges.Enabled)},
+				{name: "interval", dest: duration(&c.Gauges.Interval)},
+			}},
+			{name: "published", settings: []setting{
+				{name: "enabled", dest: flag(&w.Enabled)},
+				{name: "prefix", dest: text(&w.Prefix)},
+				{name: "wait", dest: duration(&w.Wait)},
+				{name: "pause", dest: duration(&w.Pause)},
+				{name: "hold", dest: duration(&w.Hold), empty: "gone at once"},
+			}},
+		},
+	}
 }
 
 func logTable(c *sidecar.LogConfig) *block {

@@ -78,8 +78,33 @@ agents {
   timeout = "900ms"
   max_backoff = "8m"
   expiry = "4s"
+  tls {
+    enabled = true
+    ca_file = "testdata/tls/cert.pem"
+    cert_file = "testdata/tls/cert.pem"
+    key_file = "testdata/tls/key.pem"
+    server_name = "agents.internal"
+    insecure_skip_verify = true
+  }
+  gauges {
+    enabled = true
+    interval = "10ms"
+  }
+  published {
+    enabled = true
+    prefix = "team/reports"
+    wait = "1m"
+    pause = "2s"
+    hold = "30s"
+  }
 }
 service "web" {
+  orca {
+    enabled = false
+    in_flight = "busy"
+    expiry = "2s"
+    memory = true
+  }
   listen = "unix:/run/outrigger/web.sock"
   listen_mode = "0660"
   slow_start = "20s"
@@ -241,7 +266,8 @@ func TestEverySetting(t *testing.T) {
 		{"admin", cfg.Admin.Listen, "[::1]:9000"},
 		{"log", cfg.Log, sidecar.LogConfig{Level: "debug", Format: "json"}},
 		{"agents", cfg.Agents, agentstats.PollConfig{Interval: time.Second, Jitter: 0.25, Timeout: 900 * time.Millisecond,
-			MaxBackoff: 8 * time.Minute, Expiry: 4 * time.Second}},
+			MaxBackoff: 8 * time.Minute, Expiry: 4 * time.Second,
+			TLS: agentstats.ClientTLS{Enabled: true, CAFile: "testdata/tls/cert.pem", CertFile: "testdata/tls/cert.pem", KeyFile: "testdata/tls/key.pem", ServerName: "agents.internal", InsecureSkipVerify: true}}},
 		{"name", web.Name + web.Balance.Service, "webweb"},
 		{"service", web.Discover.Service, "web-v2"},
 		{"tags", web.Discover.Tags, []string{"blue", `say "${hi}" \ ü`}},
@@ -272,7 +298,7 @@ func TestEverySetting(t *testing.T) {
 			t.Errorf("%s is %v, want %v", c.name, c.got, c.want)
 		}
 	}
-	cfg.Consul.Token, web.HTTP.Affinity.Secret = "x", "x" // not in the text, as they are not printed
+	cfg.Consul.Token, cfg.Agents.Token, web.HTTP.Affinity.Secret = "x", "x", "x" // not in the text, as they are not printed
 	cfg.Services[0] = web
 	first, _, _ := strings.Cut(effective(t, cfg), `service "api"`)
 	if i := strings.Index(first, "# default"); i >= 0 {
@@ -342,11 +368,10 @@ func TestAgent(t *testing.T) {
 	}
 	env := world(files, map[string]string{"PORT": "8080"})
 	got, err := LoadAgent("ok.hcl", env)
-	want := agentstats.Config{
-		Listen: "10.0.0.1:9912", Instance: "web-1", Interval: 500 * time.Millisecond, MaxConns: 10,
-		ProcRoot: "/host/proc", CgroupRoot: "/host/cgroup",
-		Backend: agentstats.Backend{Port: 8080, Cgroup: "/system.slice/web.service"},
-	}
+	want := agentstats.DefaultConfig()
+	want.Listen, want.Instance, want.Interval, want.MaxConns = "10.0.0.1:9912", "web-1", 500*time.Millisecond, 10
+	want.ProcRoot, want.CgroupRoot = "/host/proc", "/host/cgroup"
+	want.Backend = agentstats.Backend{Port: 8080, Cgroup: "/system.slice/web.service"}
 	if err != nil || !reflect.DeepEqual(got.Agent, want) {
 		t.Errorf("got %+v, want %+v\n%v", got.Agent, want, err)
 	}
@@ -363,5 +388,148 @@ func TestAgent(t *testing.T) {
 	} {
 		_, err := LoadAgent(file, env)
 		wantProblems(t, file, err, wants)
+	}
+}
+
+// everyAgent sets every setting of an agent's file to something other than its
+// default.
+const everyAgent = `
+agent {
+  listen = "10.0.0.1:9912"
+  instance = "web-1"
+  interval = "500ms"
+  max_conns = 10
+  proc_root = "/host/proc"
+  cgroup_root = "/host/cgroup"
+  backend {
+    port = 8080
+    pid = 4711
+  }
+  tls {
+    cert_file = "testdata/tls/cert.pem"
+    key_file = "testdata/tls/key.pem"
+    client_ca_file = "testdata/tls/cert.pem"
+  }
+  in_flight {
+    kernel = false
+    gauges = false
+    max_gauges = 7
+    declared "prometheus" {
+      url = "http://127.0.0.1:8080/metrics"
+      interval = "50ms"
+      max_age = "30ms"
+      timeout = "20ms"
+      metric = "requests_in_flight"
+      labels = { app = "web", "team" = "a" }
+    }
+  }
+  agent_check {
+    listen = "10.0.0.1:9913"
+    health = false
+    admin = true
+    percent_per_core = 100
+    maxconn_factor = 0.5
+    max_conns = 5
+  }
+  register {
+    service = "web"
+    id = "web-1"
+    address = "10.0.0.1"
+    port = 8081
+    tags = ["blue"]
+    meta = { zone = "a" }
+    weight = 2
+    warning_weight = 3
+    tag_override = true
+    namespace = "n"
+    partition = "p"
+    refresh = "10s"
+    check {
+      kind = "http"
+      address = "10.0.0.1:8082"
+      path = "/ok"
+      method = "HEAD"
+      headers = { Host = "web" }
+      service = "s"
+      tls = true
+      tls_server_name = "web"
+      tls_skip_verify = true
+      interval = "3s"
+      timeout = "1s"
+      passes = 2
+      failures = 3
+      deregister_after = "2h"
+    }
+    drain {
+      timeout = "1m"
+      quiet = "3s"
+      blind = "20s"
+    }
+  }
+  publish "consul" {
+    service = "web"
+    prefix = "team/reports"
+    min_interval = "10s"
+    max_interval = "1m"
+    session_ttl = "1m"
+    change {
+      avail = 0.2
+      mem = 0.1
+      err = 0.1
+      conc = 0.5
+    }
+  }
+}
+consul {
+  address = "https://consul.example:8501"
+  scheme = "https"
+  tls {
+    ca_file = "/etc/ca.pem"
+    cert_file = "/etc/cert.pem"
+    key_file = "/etc/key.pem"
+    server_name = "consul"
+    insecure_skip_verify = true
+  }
+}
+log {
+  level = "debug"
+  format = "json"
+}
+`
+
+// TestEveryAgentSetting: every setting of an agent's file is taken, printed, and read
+// again as the same.
+func TestEveryAgentSetting(t *testing.T) {
+	print := func(a Agent) string {
+		var b bytes.Buffer
+		if err := EffectiveAgent(&b, a); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	got, err := LoadAgent("f.hcl", world(map[string]string{"f.hcl": everyAgent}, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed := print(got)
+	again, err := LoadAgent("f.hcl", world(map[string]string{"f.hcl": printed}, nil))
+	if err != nil || !reflect.DeepEqual(got, again) {
+		t.Errorf("loaded again it differs: %v\n%+v\n%+v\n%s", err, got, again, printed)
+	}
+	got.Agent.Token, got.Consul.Token, got.Agent.Backend.Cgroup = "x", "x", "/x" // not in the text
+	if printed := print(got); strings.Contains(printed, "# default") {
+		t.Errorf("a setting of the test is the default, or was lost:\n%s", printed)
+	}
+	for text, want := range map[string]string{
+		"register { weight = 2 }":                                  "register has settings but no service",
+		"publish \"consul\" {}":                                    "publish needs to know the backend",
+		"publish \"etcd\" {}":                                      "is not one of consul",
+		"agent_check { listen = \"10.0.0.1:9912\" }":               "listens on",
+		"in_flight {\n declared \"json\" {\n metric = \"x\"\n}\n}": "It is one of declared \"prometheus\"",
+	} {
+		_, err := LoadAgent("f.hcl", world(map[string]string{"f.hcl": "agent {\n listen = \"10.0.0.1:9912\"\n backend { port = 80 }\n" + text + "\n}\n"}, nil))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
 	}
 }

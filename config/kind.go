@@ -167,6 +167,23 @@ func secret[S interface {
 	return newField(p, read, func(s S) string { return quote(s.String()) }, "")
 }
 
+// secretText is a secret in a plain string.
+func secretText(p *string) dest {
+	d := secret((*hidden)(p)).(*field[hidden])
+	d.shown = ""
+	return d
+}
+
+// hidden is a text that does not print.
+type hidden string
+
+func (s hidden) String() string {
+	if s == "" {
+		return ""
+	}
+	return hiddenText
+}
+
 func flag(p *bool) dest {
 	read := func(v value) (bool, *fault) {
 		if s, ok := v.v.(string); ok && v.outside && (s == "true" || s == "false") {

@@ -45,6 +45,12 @@ func serviceTable(c *sidecar.ServiceConfig) *block {
 				{name: "idle", dest: duration(&c.HTTP.PoolIdle)},
 			}},
 			tlsTable(&c.HTTP.TLS),
+			{name: "orca", settings: []setting{
+				{name: "enabled", dest: flag(&c.ORCA.Enabled)},
+				{name: "in_flight", dest: text(&c.ORCA.InFlight)},
+				{name: "expiry", dest: duration(&c.ORCA.Expiry)},
+				{name: "memory", dest: flag(&c.ORCA.Memory)},
+			}},
 			forwardTable(&c.HTTP.Forward),
 		},
 	}

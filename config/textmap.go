@@ -11,22 +11,24 @@ func textMap(p *map[string]string) dest {
 	def := *p
 	return &field[map[string]string]{
 		p: p, def: &def, read: readTextMap,
-		print: func(m map[string]string) string {
-			if len(m) == 0 {
-				return "{}"
-			}
-			texts := make([]string, 0, len(m))
-			for _, k := range slices.Sorted(maps.Keys(m)) {
-				v := m[k]
-				if secretHeader(k) {
-					v = hiddenText
-				}
-				texts = append(texts, quote(k)+" = "+quote(v))
-			}
-			return "{ " + strings.Join(texts, ", ") + " }"
-		},
-		none: func(m map[string]string) bool { return len(m) == 0 },
+		print: printTextMap,
+		none:  func(m map[string]string) bool { return len(m) == 0 },
 	}
+}
+
+func printTextMap(m map[string]string) string {
+	if len(m) == 0 {
+		return "{}"
+	}
+	texts := make([]string, 0, len(m))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		v := m[k]
+		if secretHeader(k) {
+			v = hiddenText
+		}
+		texts = append(texts, quote(k)+" = "+quote(v))
+	}
+	return "{ " + strings.Join(texts, ", ") + " }"
 }
 
 // readTextMap returns nil for an empty map, so that it is the same as none.
@@ -51,6 +53,34 @@ func readTextMap(v value) (m map[string]string, _ *fault) {
 		m[name] = text
 	}
 	return m, nil
+}
+
+// headerMap is a map of header names to values, one value each.
+func headerMap(p *map[string][]string) dest {
+	def := *p
+	flat := func(m map[string][]string) map[string]string {
+		one := make(map[string]string, len(m))
+		for name, values := range m {
+			one[name] = strings.Join(values, ", ")
+		}
+		return one
+	}
+	return &field[map[string][]string]{
+		p: p, def: &def,
+		read: func(v value) (map[string][]string, *fault) {
+			one, f := readTextMap(v)
+			if f != nil || one == nil {
+				return nil, f
+			}
+			m := make(map[string][]string, len(one))
+			for name, text := range one {
+				m[name] = []string{text}
+			}
+			return m, nil
+		},
+		print: func(m map[string][]string) string { return printTextMap(flat(m)) },
+		none:  func(m map[string][]string) bool { return len(m) == 0 },
+	}
 }
 
 // entry is one name and value of a map.

@@ -74,6 +74,10 @@ type Load struct {
 	Expires     time.Duration // from when it is not believed any more, on the same clock
 	Epoch       string        // changes when the backend restarts; "": unknown
 	Listening   bool          // false: the agent sees nobody listen on the backend's port
+	// Unasked says that it is no answer to this sidecar's poll: others may have heard it
+	// at the same moment, so it is not to count among the freshest (PICKING.md, "What
+	// matters", 2).
+	Unasked bool
 }
 
 // Restarted reports whether l tells of another process than old, the report

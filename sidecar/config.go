@@ -12,6 +12,8 @@ import (
 	"unicode"
 
 	"outrigger/agentstats"
+	"outrigger/agentstats/gauge"
+	"outrigger/agentstats/publish"
 	"outrigger/discovery"
 	"outrigger/picker"
 	"outrigger/sidecar/access"
@@ -26,12 +28,22 @@ type Config struct {
 	Admin  admin.Config
 	Log    LogConfig
 	Agents agentstats.PollConfig
+	// Gauges tells agents what this sidecar has in flight, between polls.
+	Gauges    gauge.Config
+	Published Published
 	// Grace is how long a shutdown waits for requests in flight, 0 to 1h.
 	Grace time.Duration
 	// StateDir is where the sidecar keeps what must survive its restart: the key of
 	// affinity cookies. An absolute path; "" is nowhere.
 	StateDir string
 	Services []ServiceConfig
+}
+
+// Published says how the reports are read that agents publish in Consul, for
+// endpoints whose agents cannot be polled.
+type Published struct {
+	Enabled bool
+	publish.WatchConfig
 }
 
 // LogConfig says what is logged and how.
@@ -50,6 +62,8 @@ type ServiceConfig struct {
 	Balance    balance.Config
 	HTTP       h1.Config
 	Access     access.Config
+	// ORCA is the load that backends declare in their answers.
+	ORCA ORCAConfig
 }
 
 // DefaultConfig returns the settings of an empty base file, without services.
@@ -59,7 +73,8 @@ func DefaultConfig() Config {
 		Admin:  admin.DefaultConfig(),
 		Log:    LogConfig{Level: "info", Format: "text"}, // as HashiCorp's tools do
 		Agents: agentstats.DefaultPollConfig(),
-		Grace:  30 * time.Second, // Kubernetes' default grace period; Nomad's kill_timeout is 5 s
+		Gauges: gauge.DefaultConfig(), Published: Published{WatchConfig: publish.DefaultWatchConfig()},
+		Grace: 30 * time.Second, // Kubernetes' default grace period; Nomad's kill_timeout is 5 s
 	}
 }
 
@@ -73,6 +88,7 @@ func DefaultService(name string) ServiceConfig {
 		Balance:    balance.DefaultConfig(),
 		HTTP:       h1.DefaultConfig(),
 		Access:     access.DefaultConfig(),
+		ORCA:       DefaultORCAConfig(),
 	}
 	s.Balance.Service = name
 	return s
@@ -84,7 +100,7 @@ func LogFormats() []string { return []string{"text", "json"} }
 
 // Validate reports everything that is wrong, one error for each part.
 func (c Config) Validate() error {
-	errs := []error{c.Consul.Validate(), c.Admin.Validate(), c.Log.Validate(), c.Agents.Validate()}
+	errs := []error{c.Consul.Validate(), c.Admin.Validate(), c.Log.Validate(), c.Agents.Validate(), c.Gauges.Validate(), c.Published.Validate()}
 	if c.Grace < 0 || c.Grace > time.Hour {
 		errs = append(errs, fmt.Errorf("grace is %v, allowed are 0s to 1h", c.Grace))
 	}
@@ -138,6 +154,9 @@ func (s ServiceConfig) Validate() error {
 		return err
 	}
 	if err := s.Balance.Validate(); err != nil {
+		return err
+	}
+	if err := s.ORCA.Validate(); err != nil {
 		return err
 	}
 	if err := s.engine().Validate(); err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"outrigger/agentstats"
+	"outrigger/agentstats/publish"
 	"outrigger/discovery"
-	"outrigger/picker"
 	"outrigger/sidecar/access"
 	"outrigger/sidecar/admin"
 	"outrigger/sidecar/balance"
@@ -25,24 +25,37 @@ type service struct {
 	source   discovery.Source
 	balancer *balance.Balancer
 	poller   *agentstats.Poller
+	gauges   *gauges
+	watcher  *publish.Watcher // nil: reports are not read from Consul
+	loads    *loads
 	ln       net.Listener
 	server   *h1.Server
 	access   *access.Logger    // nil: there is none
 	badAgent map[string]string // by instance ID: what was logged of its agent's address
 }
 
-func newService(c ServiceConfig, agents agentstats.PollConfig, source discovery.Source,
-	engine *h1.Engine, env balance.Env, log hclog.Logger) (*service, error) {
+func (sc *Sidecar) newService(c ServiceConfig, source discovery.Source, env balance.Env, log hclog.Logger) (*service, error) {
 	s := &service{cfg: c, http: c.engine(), source: source, log: log.With("service", c.Name), badAgent: map[string]string{}}
 	c.Balance.Pins = c.HTTP.Affinity.Cookie != ""
-	env.NewConns = engine.Conns(s.http, s.log)
+	env.NewConns = sc.engine.Conns(s.http, s.log)
+	agentLog := s.log.Named("agents")
+	own := func(id string) int64 { return s.balancer.InFlight(id) } // which is made last
+	s.poller = agentstats.NewPoller(sc.cfg.Agents, agentstats.PollEnv{Now: env.Now, Rand: env.Rand, InFlight: own, Logger: agentLog})
+	s.gauges = newGauges(sc.cfg.Gauges, env, s.poller.Dial, s.poller.Authorization(), agentLog)
+	env.NewGauge = s.gauges.hook()
 	var err error
 	if s.balancer, err = balance.New(c.Balance, env); err != nil {
 		return nil, fmt.Errorf("service %q: %w", c.Name, err)
 	}
-	s.poller = agentstats.NewPoller(agents, agentstats.PollEnv{
-		Now: env.Now, Rand: env.Rand, InFlight: s.balancer.InFlight, Logger: s.log.Named("agents"),
+	s.loads = newLoads(c.ORCA, loadsEnv{
+		Now: env.Now, Rand: env.Rand, InFlight: own, Set: s.balancer.SetLoad, Log: agentLog,
 	})
+	if sc.cfg.Published.Enabled {
+		s.watcher, err = publish.NewWatcher(c.Discover.Service, sc.cfg.Published.WatchConfig, publish.WatchEnv{Client: sc.client, Logger: agentLog})
+		if err != nil {
+			return nil, fmt.Errorf("service %q: %w", c.Name, err)
+		}
+	}
 	if s.ln, err = listen(&c); err != nil {
 		return nil, fmt.Errorf("service %q: %w", c.Name, err)
 	}
@@ -69,16 +82,25 @@ func (s *service) run(ctx context.Context, failed chan<- error) {
 		}
 	})
 	wg.Go(func() {
-		if err := s.poller.Run(ctx, s.sink); err != nil && ctx.Err() == nil {
+		if err := s.poller.Run(ctx, s.loads.poll); err != nil && ctx.Err() == nil {
 			failed <- fmt.Errorf("service %q: polling agents: %w", s.cfg.Name, err)
 		}
 	})
+	wg.Go(func() { s.gauges.run(ctx) })
+	if s.watcher != nil {
+		wg.Go(func() {
+			if err := s.watcher.Run(ctx, s.loads.publish); err != nil && ctx.Err() == nil {
+				failed <- fmt.Errorf("service %q: reading published reports: %w", s.cfg.Name, err)
+			}
+		})
+	}
 	s.server.Serve(s.ln)
 }
 
 // apply takes a full set from discovery to the balancer and the poller.
 func (s *service) apply(set []discovery.Instance) {
 	s.balancer.Update(set)
+	s.loads.follow(set)
 	targets := make([]agentstats.Target, 0, len(set))
 	for _, inst := range set {
 		addr, ok, err := agentstats.AgentAddr(inst.Meta, inst.Address)
@@ -89,6 +111,7 @@ func (s *service) apply(set []discovery.Instance) {
 		}
 	}
 	s.poller.SetTargets(targets)
+	s.gauges.setTargets(targets)
 	s.log.Debug("membership", "instances", len(set), "with_agent", len(targets))
 }
 
@@ -102,31 +125,6 @@ func (s *service) complain(id string, err error) {
 	}
 	s.badAgent[id] = err.Error()
 	s.log.Warn("the instance's agent is not polled", "instance", id, "error", err)
-}
-
-// sink takes an agent's report to its endpoint.
-func (s *service) sink(id string, sample agentstats.Sample) {
-	s.balancer.SetLoad(id, loadOf(sample))
-}
-
-// loadOf turns a report into what policies see of it. Figures that it does not
-// carry stay absent, but for a backend's port, which is taken to listen.
-func loadOf(s agentstats.Sample) *picker.Load {
-	r := &s.Report
-	return &picker.Load{
-		At:          s.At,
-		Expires:     s.At + s.Expiry,
-		InFlight:    r.InFlight.Or(picker.Absent),
-		OwnInFlight: float64(s.OwnInFlight),
-		Cores:       r.Cores.Or(picker.Absent),
-		Avail:       r.Avail.Or(picker.Absent),
-		CPU:         r.CPU.Or(picker.Absent),
-		Mem:         r.Mem.Or(picker.Absent),
-		Conc:        r.Conc.Or(picker.Absent),
-		Err:         r.Err.Or(picker.Absent),
-		Epoch:       r.Epoch,
-		Listening:   r.Listening.Or(true),
-	}
 }
 
 // describe is what the admin listener sees of the service.

@@ -54,7 +54,7 @@ func New(cfg Config, log hclog.Logger, version string) (*Sidecar, error) {
 	for _, c := range cfg.Services {
 		c.Discover.NodeMeta = c.Balance.Locality.NodeMeta()
 		source := discovery.NewConsul(client, c.Discover, cfg.Consul, discovery.Env{Logger: log.Named("discovery")})
-		s, err := newService(c, cfg.Agents, source, engine, env, log)
+		s, err := sc.newService(c, source, env, log)
 		if err != nil {
 			return nil, errors.Join(err, sc.closeListeners())
 		}
@@ -71,7 +71,7 @@ func New(cfg Config, log hclog.Logger, version string) (*Sidecar, error) {
 	for _, s := range sc.services {
 		s.server = engine.NewServer(s.http, s.balancer, h1.Options{
 			Log: s.log, Tunnel: tunnel.Run, Observe: sc.admin.Observe(s.cfg.Name), Access: s.access,
-			AffinityKey: keys.of(&s.cfg),
+			AffinityKey: keys.of(&s.cfg), Load: s.loads.hear(),
 		})
 	}
 	return sc, nil
@@ -94,7 +94,7 @@ func (sc *Sidecar) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop()
-	failed := make(chan error, 1+2*len(sc.services)) // room for all who may send
+	failed := make(chan error, 1+3*len(sc.services)) // room for all who may send
 
 	wg.Go(func() { sc.engine.Run(inner) })
 	wg.Go(func() { sc.locate(inner) })

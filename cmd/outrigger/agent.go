@@ -6,6 +6,7 @@ import (
 
 	"outrigger/agentstats"
 	"outrigger/config"
+	"outrigger/discovery"
 )
 
 func runAgent(ctx context.Context, args []string, s streams) int {
@@ -23,7 +24,14 @@ func runAgent(ctx context.Context, args []string, s streams) int {
 		return 1
 	}
 	log := newLogger(cfg.Log, s.err).Named("agent")
-	a, err := agentstats.NewAgent(cfg.Agent, agentstats.Env{Logger: log, Version: version()})
+	env := agentstats.Env{Logger: log, Version: version()}
+	if cfg.Agent.Register.Service != "" || cfg.Agent.Publish.To != "" {
+		if env.Consul, err = discovery.NewClient(cfg.Consul); err != nil {
+			log.Error("cannot start", "error", err)
+			return 1
+		}
+	}
+	a, err := agentstats.NewAgent(cfg.Agent, env)
 	if err != nil {
 		log.Error("cannot start", "error", err)
 		return 1

@@ -250,11 +250,18 @@ func (p *statusPage) service(s *admin.ServiceDoc) {
 		return
 	}
 	rows := [][]string{{"ENDPOINT", "ADDRESS", "WEIGHT", "HEALTH", "STATE", "IN-FLIGHT", "REQUESTS", "FAILED", "LATENCY", "CPU", "MEM", "FIGURES", "BREAKER"}}
+	atBackend := slices.ContainsFunc(s.Endpoints, func(e admin.EndpointDoc) bool { return statusAtBackend(e.Figures) != "-" })
+	if atBackend {
+		rows[0] = append(rows[0], "AT BACKEND")
+	}
 	if s.Here != nil {
 		rows[0] = append(rows[0], "DISTANCE")
 	}
 	for i := range s.Endpoints {
 		row := statusRow(&s.Endpoints[i])
+		if atBackend {
+			row = append(row, statusAtBackend(s.Endpoints[i].Figures))
+		}
 		if s.Here != nil {
 			row = append(row, cmp.Or(s.Endpoints[i].Distance, "-"))
 		}
@@ -329,6 +336,28 @@ func statusFigures(e *admin.EndpointDoc) string {
 	default:
 		return "waiting"
 	}
+}
+
+// statusAtBackend says what is in a backend, from everyone: "7 of 40, kernel, 3 queued".
+func statusAtBackend(f *admin.FiguresDoc) string {
+	if f == nil {
+		return "-"
+	}
+	var parts []string
+	if f.InFlight != nil {
+		text := fmt.Sprintf("%.0f", *f.InFlight)
+		if f.Concurrency != nil {
+			text += fmt.Sprintf(" of %.0f", *f.Concurrency)
+		}
+		parts = append(parts, text)
+		if f.InFlightSource != "" {
+			parts = append(parts, f.InFlightSource)
+		}
+	}
+	if q := f.AcceptQueue; q != nil && *q > 0 {
+		parts = append(parts, fmt.Sprintf("%d queued", *q))
+	}
+	return cmp.Or(strings.Join(parts, ", "), "-")
 }
 
 // statusCounts lists what is not 0, by name.

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"outrigger/agentstats"
 	"outrigger/discovery"
 	"outrigger/sidecar/balance"
 )
@@ -63,6 +64,10 @@ type AgentStatus struct {
 	Failures  uint64 // no answer, or an error
 	Rejected  uint64 // answers that were not believed
 	LastError string // kept after recovery
+	// Report is the last accepted one, for what policies do not look at; it does not
+	// count from Expires on, which is on the balancer's clock.
+	Report  agentstats.Report
+	Expires time.Duration
 }
 
 // Options are what a Server serves.

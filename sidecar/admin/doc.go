@@ -214,4 +214,26 @@ type FiguresDoc struct {
 	Concurrency    *float64 `json:"concurrency,omitempty"`     // what it sustains
 	ErrorShare     *float64 `json:"error_share,omitempty"`
 	Listening      bool     `json:"listening"` // on its port; true also when the agent does not say
+
+	// What policies do not look at.
+	InFlightSource string       `json:"in_flight_source,omitempty"` // declared, kernel or sidecars
+	AcceptQueue    *int64       `json:"accept_queue,omitempty"`     // connections that wait to be accepted
+	AcceptLimit    *int64       `json:"accept_limit,omitempty"`     // above it the kernel refuses more
+	Pressure       *PressureDoc `json:"pressure,omitempty"`
+	MemoryBytes    *int64       `json:"memory_bytes,omitempty"` // the backend's own working set
+	MemoryLimit    *int64       `json:"memory_limit_bytes,omitempty"`
+	ReceiveRate    *float64     `json:"receive_bytes_per_second,omitempty"` // of its network namespace
+	TransmitRate   *float64     `json:"transmit_bytes_per_second,omitempty"`
+}
+
+// PressureDoc is the share of time in which some tasks waited for a resource, and in
+// which all did.
+type PressureDoc struct {
+	Scope      string   `json:"scope"` // group: of the backend's control group; host: of its machine
+	CPUSome    *float64 `json:"cpu_some,omitempty"`
+	CPUFull    *float64 `json:"cpu_full,omitempty"`
+	MemorySome *float64 `json:"memory_some,omitempty"`
+	MemoryFull *float64 `json:"memory_full,omitempty"`
+	IOSome     *float64 `json:"io_some,omitempty"`
+	IOFull     *float64 `json:"io_full,omitempty"`
 }

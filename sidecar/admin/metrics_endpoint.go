@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"outrigger/agentstats"
 	"outrigger/picker"
 )
 
@@ -88,4 +89,52 @@ func figuresOfEndpoint(t *table[endpointView]) {
 	figure("sustained_concurrency", "Requests that the backend sustains at once.", func(l *picker.Load) float64 { return l.Conc })
 	figure("error_ratio", "Share of requests that the backend itself saw fail.", func(l *picker.Load) float64 { return l.Err })
 	figure("listening", "0 when the agent sees nobody accept on the backend's port.", func(l *picker.Load) float64 { return truth(l.Listening) })
+	reportOfEndpoint(t)
+}
+
+// reportOfEndpoint lists the figures that policies do not look at.
+func reportOfEndpoint(t *table[endpointView]) {
+	reported := func(v *endpointView) bool { return v.Load != nil && v.Load.At+v.LoadAge < v.agent.Expires }
+	count := func(name, help string, read func(*agentstats.Report) agentstats.Opt[int64]) {
+		t.add(gauge, "endpoint_agent_"+name, help, func(v endpointView) float64 {
+			n, ok := read(&v.agent.Report).Get()
+			if !ok || !reported(&v) {
+				return unknown
+			}
+			return float64(n)
+		})
+	}
+	count("accept_queue_connections", "Connections that wait for the backend to accept them.",
+		func(r *agentstats.Report) agentstats.Opt[int64] { return r.AcceptQueue })
+	count("accept_queue_limit_connections", "Waiting connections above which the backend's kernel refuses more.",
+		func(r *agentstats.Report) agentstats.Opt[int64] { return r.AcceptLimit })
+	t.addBy(gauge, "source", "endpoint_agent_in_flight_source", "1 for where the agent has the requests in the backend from.",
+		func(v endpointView, emit func(float64, ...string)) {
+			r := &v.agent.Report
+			if r.InFlight.IsZero() || !reported(&v) {
+				return
+			}
+			switch s := r.InFlightSource; s {
+			case agentstats.SourceDeclared, agentstats.SourceKernel, agentstats.SourceSidecars:
+				emit(1, s)
+			default: // an agent cannot make up labels
+				emit(1, "other")
+			}
+		})
+	t.addBy(gauge, "stall", "endpoint_agent_pressure_ratio", "Share of time in which some or all (full) tasks of the backend, or of its host, waited for a resource.",
+		func(v endpointView, emit func(float64, ...string)) {
+			if !reported(&v) {
+				return
+			}
+			p := &v.agent.Report.Pressure
+			for _, s := range []struct {
+				name string
+				v    agentstats.Opt[float64]
+			}{
+				{"cpu_some", p.CPU.Some}, {"cpu_full", p.CPU.Full}, {"memory_some", p.Memory.Some},
+				{"memory_full", p.Memory.Full}, {"io_some", p.IO.Some}, {"io_full", p.IO.Full},
+			} {
+				emit(s.v.Or(unknown), s.name)
+			}
+		})
 }

@@ -31,7 +31,7 @@ func fullOptions(f *fleet) Options {
 				RetryCauses: []string{"reset", "timeout"}, Retries: []uint64{12, 13}, LogWritten: 14, LogDropped: 15, LogErrors: 16}
 		},
 		Agents: func(id string) AgentStatus {
-			return AgentStatus{Polled: id == "n/good", Polls: 8, Failures: 2, Rejected: 1}
+			return AgentStatus{Polled: id == "n/good", Polls: 8, Failures: 2, Rejected: 1, Report: reportOf(id), Expires: f.now + time.Second}
 		},
 	}}}
 }
@@ -119,7 +119,12 @@ func TestMetrics(t *testing.T) {
 		endpoint_agent_cores{endpoint="n/good",service="web"} 2
 		endpoint_agent_available_cores{endpoint="n/good",service="web"} 1.5
 		endpoint_agent_in_flight{endpoint="n/good",service="web"} 7
-		endpoint_agent_listening{endpoint="n/good",service="web"} 1`)
+		endpoint_agent_listening{endpoint="n/good",service="web"} 1
+		endpoint_agent_in_flight_source{endpoint="n/good",service="web",source="kernel"} 1
+		endpoint_agent_accept_queue_connections{endpoint="n/good",service="web"} 3
+		endpoint_agent_accept_queue_limit_connections{endpoint="n/good",service="web"} 128
+		endpoint_agent_pressure_ratio{endpoint="n/good",service="web",stall="cpu_some"} 0.5
+		endpoint_agent_pressure_ratio{endpoint="n/good",service="web",stall="memory_full"} 0`)
 	for i, n := range []int{1, 10, 2, 3, 4} {
 		add(fmt.Sprintf("backend_responses_total{class=\"%dxx\",service=\"web\"} %d", i+1, n))
 	}
@@ -196,13 +201,25 @@ func TestExpiredFiguresAreNotExported(t *testing.T) {
 	f := newFleet(t, nil)
 	f.Update([]discovery.Instance{instance("n/1", 80)})
 	f.SetLoad("n/1", &picker.Load{At: f.now, Expires: f.now + 2*time.Second, CPU: .5})
-	_, addr := start(t, Options{Services: []Service{{Name: "web", Status: f.Status}}})
+	_, addr := start(t, Options{Services: []Service{{Name: "web", Status: f.Status, Agents: func(string) AgentStatus {
+		r := reportOf("n/good")
+		r.InFlightSource = "made up"
+		return AgentStatus{Polled: true, Report: r, Expires: 3 * time.Second}
+	}}}})
 	const labels = `{endpoint="n/1",service="web"}`
 	for age, want := range map[time.Duration]bool{0: true, time.Second: true, 2 * time.Second: false, time.Hour: false} {
 		f.now = time.Second + age
 		series := scrape(t, addr)
 		if _, is := series["outrigger_endpoint_agent_cpu_ratio"+labels]; is != want {
 			t.Errorf("at the age of %v a figure is exported: %t", age, is)
+		}
+		for _, name := range []string{
+			`accept_queue_connections` + labels, `in_flight_source{endpoint="n/1",service="web",source="other"}`,
+			`pressure_ratio{endpoint="n/1",service="web",stall="cpu_some"}`,
+		} {
+			if _, is := series["outrigger_endpoint_agent_"+name]; is != want {
+				t.Errorf("at the age of %v %s is exported: %t", age, name, is)
+			}
 		}
 		if got := series["outrigger_endpoint_agent_report_age_seconds"+labels]; got != age.Seconds() {
 			t.Errorf("the age is %v, want %v", got, age)

@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode"
 
+	"outrigger/agentstats"
 	"outrigger/discovery"
 	"outrigger/picker"
 	"outrigger/sidecar/balance"
@@ -44,6 +45,21 @@ func busyFleet(t *testing.T) *fleet {
 	return f
 }
 
+// reportOf is what the agent of an endpoint said besides what policies look at.
+func reportOf(id string) agentstats.Report {
+	if id != "n/good" {
+		return agentstats.Report{}
+	}
+	return agentstats.Report{
+		Version: agentstats.Version, InFlight: agentstats.Some(7.0), InFlightSource: agentstats.SourceKernel,
+		AcceptQueue: agentstats.Some[int64](3), AcceptLimit: agentstats.Some[int64](128),
+		MemBytes: agentstats.Some[int64](300), MemLimit: agentstats.Some[int64](400), RxBytes: agentstats.Some(0.0),
+		Pressure: agentstats.Pressure{
+			Scope: "group", CPU: agentstats.Stall{Some: agentstats.Some(0.5)}, Memory: agentstats.Stall{Full: agentstats.Some(0.0)},
+		},
+	}
+}
+
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	f := busyFleet(t)
@@ -61,7 +77,7 @@ func TestStatus(t *testing.T) {
 				return Traffic{Accepted: 5, Open: 2, Passed: [6]uint64{2: 10, 5: 1}, Own: [6]uint64{5: 3}, ClientErrors: 4}
 			},
 			Agents: func(id string) AgentStatus {
-				return AgentStatus{Polled: id == "n/good", Addr: "10.0.0.1:9000", Polls: 8, Failures: 2, Rejected: 1, LastError: "no"}
+				return AgentStatus{Polled: id == "n/good", Addr: "10.0.0.1:9000", Polls: 8, Failures: 2, Rejected: 1, LastError: "no", Report: reportOf(id), Expires: f.now + time.Second}
 			},
 		}},
 	})
@@ -86,7 +102,9 @@ func TestStatus(t *testing.T) {
 	"in_flight":1,"limit":2,"requests_total":1,"successes_total":1,"failures_total":0,"drops_total":0,
 	"ignored_total":0,"latency_ewma_seconds":0.02,"breaker":{"state":"closed","ejections_total":0},
 	"agent":{"address":"10.0.0.1:9000","polls_total":8,"failures_total":2,"rejected_total":1,"last_error":"no"},
-	"figures":{"age_seconds":0.2,"expired":false,"cpu":0.25,"memory":0,"cores":2,"available_cores":1.5,"in_flight":7,"own_in_flight":2,"listening":true}},
+	"figures":{"age_seconds":0.2,"expired":false,"cpu":0.25,"memory":0,"cores":2,"available_cores":1.5,"in_flight":7,"own_in_flight":2,"listening":true,
+	"in_flight_source":"kernel","accept_queue":3,"accept_limit":128,"memory_bytes":300,"memory_limit_bytes":400,"receive_bytes_per_second":0,
+	"pressure":{"scope":"group","cpu_some":0.5,"memory_full":0}}},
 	{"id":"n/gone","node":"n","datacenter":"dc1","address":"10.0.0.1:82","weight":1,"health":"passing","ready":false,
 	"why_not_ready":"ejected, back in SHORT s","in_flight":0,"limit":1,"requests_total":1,"successes_total":0,"failures_total":1,"drops_total":0,
 	"ignored_total":0,"breaker":{"state":"open","returns_in_seconds":RETURNS,"ejections_total":1}},

@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"outrigger/agentstats"
 	"outrigger/discovery"
 	"outrigger/picker"
 	"outrigger/sidecar/balance"
@@ -118,13 +119,17 @@ func (sv *Service) endpoint(e *balance.EndpointStatus) EndpointDoc {
 	if e.Ramp > 0 && e.Ramp < 1 {
 		doc.SlowStart = known(e.Ramp)
 	}
+	var a AgentStatus
 	if sv.Agents != nil {
-		if a := sv.Agents(e.Instance.ID); a.Polled {
+		if a = sv.Agents(e.Instance.ID); a.Polled {
 			doc.Agent = &AgentDoc{a.Addr, a.Polls, a.Failures, a.Rejected, a.LastError}
 		}
 	}
 	if e.Load != nil {
 		doc.Figures = describeFigures(e.Load, e.LoadAge)
+		if e.Load.At+e.LoadAge < a.Expires {
+			doc.Figures.addReport(&a.Report)
+		}
 	}
 	return doc
 }
@@ -136,6 +141,29 @@ func describeFigures(l *picker.Load, age time.Duration) *FiguresDoc {
 		InFlight: known(l.InFlight), OwnInFlight: known(l.OwnInFlight),
 		Concurrency: known(l.Conc), ErrorShare: known(l.Err),
 	}
+}
+
+// addReport adds what policies do not look at.
+func (d *FiguresDoc) addReport(r *agentstats.Report) {
+	d.AcceptQueue, d.AcceptLimit = given(r.AcceptQueue), given(r.AcceptLimit)
+	d.MemoryBytes, d.MemoryLimit = given(r.MemBytes), given(r.MemLimit)
+	d.ReceiveRate, d.TransmitRate = given(r.RxBytes), given(r.TxBytes)
+	d.InFlightSource = r.InFlightSource
+	if p := &r.Pressure; *p != (agentstats.Pressure{}) {
+		d.Pressure = &PressureDoc{
+			p.Scope, given(p.CPU.Some), given(p.CPU.Full),
+			given(p.Memory.Some), given(p.Memory.Full), given(p.IO.Some), given(p.IO.Full),
+		}
+	}
+}
+
+// given returns a figure of a report, which has been checked, or nil.
+func given[T bool | int64 | float64](o agentstats.Opt[T]) *T {
+	v, ok := o.Get()
+	if !ok {
+		return nil
+	}
+	return &v
 }
 
 // expired reports whether policies have stopped believing figures of this age.

@@ -61,6 +61,7 @@ type member struct {
 	ep    *picker.Endpoint
 	br    *breaker.Endpoint
 	conns Conns
+	gauge Gauge  // nil: none
 	pin   uint64 // see Lease.Pin
 	inst  atomic.Pointer[discovery.Instance]
 	// taking: it took requests like any other when the last snapshot was built.
@@ -241,9 +242,7 @@ func (b *Balancer) replace(instances []discovery.Instance) {
 		}
 		b.remember(m)
 		m.br.Retire()
-		if m.conns != nil {
-			m.conns.Retire()
-		}
+		m.retire()
 	}
 }
 
@@ -253,6 +252,9 @@ func (b *Balancer) join(inst discovery.Instance) *member {
 	m.ep = picker.NewEndpoint(inst.ID, inst.HostPort(), inst.Weight, b.cfg.MaxInFlight, m)
 	if b.env.NewConns != nil {
 		m.conns = b.env.NewConns(m.ep)
+	}
+	if b.env.NewGauge != nil {
+		m.gauge = b.env.NewGauge(m.ep)
 	}
 	return m
 }
@@ -364,10 +366,12 @@ func (b *Balancer) SetLoad(id string, l *picker.Load) {
 	was := s.vetoes(m, now)
 	b.restarted(m, m.ep.Load(), l)
 	m.ep.SetLoad(l)
-	if s.observer != nil {
-		s.observer.Reported(m.ep, now)
+	if !l.Unasked {
+		if s.observer != nil {
+			s.observer.Reported(m.ep, now)
+		}
+		s.shadow.reported(m, now)
 	}
-	s.shadow.reported(m, now)
 	if was != s.vetoes(m, now) {
 		b.post() // the capacity breaker may have to know
 	}

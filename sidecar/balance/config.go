@@ -115,6 +115,9 @@ type Env struct {
 	Wake func()
 	// NewConns makes the engine's connection store for a new endpoint. nil: none.
 	NewConns func(*picker.Endpoint) Conns
+	// NewGauge makes the gauge of a new endpoint, or none for it: nil. Called with
+	// the balancer's lock held. nil: there are no gauges.
+	NewGauge func(*picker.Endpoint) Gauge
 	// Policy, if set, makes the policy in the place of picker.New: a simulator's
 	// baselines, which are not for sidecars. It must keep picker's contracts.
 	Policy func(picker.Config, picker.Rand) (picker.Policy, error)

@@ -72,6 +72,7 @@ func (l *Lease) Done(r picker.Result) {
 	}
 	s.shadow.done(m, now, l.aside, r)
 	m.ep.Finish(now, r)
+	m.inFlightChanged()
 	m.br.Report(l.probe, verdict(r), now)
 	l.probe = breaker.Probe{}
 	if b.queue.waiting.Load() > 0 {
@@ -237,8 +238,10 @@ func (b *Balancer) reserve(s *snapshot, m *member, k *Key, now time.Duration, ho
 	probe, ok := m.br.Admit(now)
 	if !ok && !s.ignoring {
 		m.ep.Cancel()
+		m.inFlightChanged() // who read it meanwhile saw one too many
 		return Lease{}, false
 	}
+	m.inFlightChanged()
 	b.decided(b.granted.Add(1), s, m, k, now, how)
 	l := Lease{b: b, m: m, probe: probe, start: now, until: k.Deadline}
 	if s.observer != nil {

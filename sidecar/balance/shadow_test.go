@@ -83,6 +83,8 @@ func TestShadowIsTold(t *testing.T) {
 		told("done n/0 with 1, 7.5, failure")
 		r.SetLoad("n/1", &picker.Load{})
 		told("report of n/1")
+		r.SetLoad("n/1", &picker.Load{Unasked: true})
+		told("")
 		sh.mu.Lock()
 		sh.due = true
 		sh.mu.Unlock()

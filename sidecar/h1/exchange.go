@@ -151,6 +151,9 @@ func (c *conn) tryOnce(fresh bool) (step, failure, error) {
 		sentAt = min(c.now, max(sentAt, time.Duration(c.upload.endedAt.Load())))
 	}
 	c.rq.times.firstByte = c.now - sentAt
+	if c.s.load != nil {
+		c.told(u)
+	}
 	st, f := c.answered(u, sentAt)
 	return st, f, nil
 }

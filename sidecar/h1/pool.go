@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -32,6 +33,8 @@ type pool struct {
 	e    *Engine
 	cfg  Config
 	dial *dialer
+
+	toldAt atomic.Int64 // when the endpoint's load header was looked at last; 0: never
 
 	mu      sync.Mutex
 	idle    []*upstream // oldest first

@@ -73,6 +73,7 @@ type Server struct {
 	affinity *affinity // nil: there is none
 	observe  func(status int, took time.Duration)
 	access   *access.Logger
+	load     LoadFunc  // nil: nobody wants to know
 	failure  [600]bool // by status
 	stats    Stats
 
@@ -95,6 +96,8 @@ type Options struct {
 	Access *access.Logger
 	// Observe is told the status and duration of every answer; may be nil.
 	Observe func(status int, took time.Duration)
+	// Load is told what backends say of their load; nil: the header is not looked for.
+	Load LoadFunc
 	// AffinityKey signs cookies, if the service has affinity.
 	AffinityKey []byte
 }
@@ -102,7 +105,7 @@ type Options struct {
 // NewServer returns a server for the balancer's service. cfg must be valid.
 func (e *Engine) NewServer(cfg Config, b *balance.Balancer, o Options) *Server {
 	s := &Server{
-		e: e, cfg: cfg, b: b, log: o.Log, tunnel: o.Tunnel, observe: o.Observe, access: o.Access,
+		e: e, cfg: cfg, b: b, log: o.Log, tunnel: o.Tunnel, observe: o.Observe, access: o.Access, load: o.Load,
 		forward: newForwarder(cfg.Forward, e.rand, time.Now),
 		slots:   make(chan struct{}, cfg.MaxConns),
 		closing: make(chan struct{}),

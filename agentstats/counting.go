@@ -1,0 +1,222 @@
+package agentstats
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"outrigger/agentstats/declared"
+	"outrigger/agentstats/sockets"
+)
+
+const (
+	// countEvery is how long a count answers for further polls: PICKING.md asks for 5 ms
+	// at most.
+	countEvery = 4 * time.Millisecond
+	// countAge is where it is too old to be given (PICKING.md: 20 ms are tolerable).
+	countAge = 20 * time.Millisecond
+)
+
+// counting finds out, when somebody asks, how many requests are in the backend: what
+// the backend declares itself, else the larger of what the kernel sees on its
+// connections and what sidecars say they have there. Safe for concurrent use; whoever
+// comes while one looks waits and gets what that one finds.
+type counting struct {
+	now      func() time.Time
+	log      hclog.Logger
+	declared interface { // nil: the backend declares nothing
+		Read(ctx context.Context) (declared.Figures, error)
+		Close()
+	}
+	conns interface { // nil: nobody looks
+		follow(pid int)
+		sample(now time.Time) (sockets.Sample, error)
+		close()
+	}
+	board interface { // nil: sidecars' gauges are not taken
+		Sum(now time.Time) (total float64, streams int, age time.Duration)
+		Close()
+	}
+
+	mu       sync.Mutex
+	at       time.Time
+	last     Live
+	err      Opt[float64] // error share that the backend declares
+	said     string       // why the kernel does not tell
+	inFlight meanGauge
+	queue    meanGauge
+	conc     concEstimator
+	epoch    string
+}
+
+// look returns the figures of this moment.
+func (c *counting) look(time.Time) Live {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.count()
+}
+
+// count looks, unless somebody just did. c.mu is held.
+func (c *counting) count() Live {
+	now := c.now()
+	if !c.at.IsZero() && now.Sub(c.at) < countEvery {
+		return c.last
+	}
+	var l Live
+	l.InFlight, l.Source = c.ask()
+	if s, ok := c.kernel(now); ok {
+		l.AcceptQueue, l.AcceptLimit = Some(s.AcceptQueue), Some(s.AcceptLimit)
+		c.queue.add(now, float64(s.AcceptQueue))
+		if l.Source == "" && now.Sub(s.At) <= countAge {
+			l.InFlight, l.Source = Some(s.InFlight), SourceKernel
+		}
+	}
+	if c.board != nil && l.Source != SourceDeclared {
+		// The sum knows nothing of clients without a sidecar, the kernel may err.
+		sum, streams, _ := c.board.Sum(now)
+		if streams > 0 && sum >= l.InFlight.Or(0) {
+			l.InFlight, l.Source = Some(sum), SourceSidecars
+		}
+	}
+	if n, ok := l.InFlight.Get(); ok {
+		c.inFlight.add(now, n)
+		if v, ok := c.conc.value(n, float64(l.AcceptQueue.Or(0))); ok {
+			l.Conc = Some(round(math.Min(v, maxInFlight)))
+		}
+		l.InFlight = Some(round(n))
+	}
+	c.last, c.at = l, now
+	return l
+}
+
+// ask returns what the backend declares.
+func (c *counting) ask() (Opt[float64], string) {
+	if c.declared == nil {
+		return Opt[float64]{}, ""
+	}
+	f, err := c.declared.Read(context.Background()) // it bounds the wait itself
+	c.err = Opt[float64]{}
+	if err != nil {
+		return Opt[float64]{}, ""
+	}
+	if f.Err >= 0 {
+		c.err = Some(f.Err)
+	}
+	if f.InFlight < 0 { // how old it may be is declared's to judge
+		return Opt[float64]{}, ""
+	}
+	return Some(f.InFlight), SourceDeclared
+}
+
+// kernel returns what the connections say.
+func (c *counting) kernel(now time.Time) (sockets.Sample, bool) {
+	if c.conns == nil {
+		return sockets.Sample{}, false
+	}
+	s, err := c.conns.sample(now)
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
+	if why != c.said {
+		c.said = why
+		if why == "" {
+			c.log.Info("the kernel tells of the backend's connections again")
+		} else {
+			c.log.Warn("the kernel does not tell how many requests are in the backend", "error", why)
+		}
+	}
+	return s, err == nil
+}
+
+// tick closes a window: r is the sample taken at its end, of a backend whose process is
+// pid (0: none). It returns the error share that the backend declares.
+func (c *counting) tick(now time.Time, r *Report, pid int) (err Opt[float64]) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r.Epoch != c.epoch {
+		c.epoch = r.Epoch
+		c.inFlight.reset()
+		c.queue.reset()
+		c.conc.reset()
+	}
+	if c.conns != nil {
+		c.conns.follow(pid)
+	}
+	c.count()
+	inFlight, known := c.inFlight.take(now)
+	queue, _ := c.queue.take(now) // 0 where nobody tells
+	used, has := r.Used.Get()
+	avail, also := r.Avail.Get()
+	if known && has && also {
+		c.conc.observe(now, used, avail, inFlight, queue)
+	}
+	return c.err
+}
+
+// close ends what asks and listens.
+func (c *counting) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.declared != nil {
+		c.declared.Close()
+	}
+	if c.board != nil {
+		c.board.Close()
+	}
+	if c.conns != nil {
+		c.conns.close()
+	}
+}
+
+// connections looks at the backend's TCP connections, in whichever network namespace
+// the backend is. Not for concurrent use.
+type connections struct {
+	cfg     sockets.Config
+	space   func(pid int) string // the namespace of a process: "" for the agent's own
+	watcher *sockets.Watcher
+	failed  error     // why it could not be opened
+	again   time.Time // from when to try that once more
+}
+
+// reopenEvery is the pause after a watcher could not be opened.
+const reopenEvery = time.Second
+
+// follow takes note that the backend is this process now, 0 for none.
+func (c *connections) follow(pid int) {
+	if pid == 0 {
+		return // it may come back in the same place
+	}
+	if space := c.space(pid); space != c.cfg.NetNS {
+		c.close()
+		c.cfg.NetNS, c.again = space, time.Time{}
+	}
+}
+
+func (c *connections) sample(now time.Time) (sockets.Sample, error) {
+	if c.watcher == nil {
+		if now.Before(c.again) {
+			return sockets.Sample{}, c.failed
+		}
+		if c.watcher, c.failed = sockets.Open(c.cfg); c.failed != nil {
+			c.watcher, c.again = nil, now.Add(reopenEvery)
+			return sockets.Sample{}, c.failed
+		}
+	}
+	s, err := c.watcher.Sample(now)
+	if errors.Is(err, sockets.ErrNamespaceGone) {
+		c.close()
+	}
+	return s, err
+}
+
+func (c *connections) close() {
+	if c.watcher != nil {
+		c.watcher.Close()
+		c.watcher = nil
+	}
+}

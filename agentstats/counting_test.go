@@ -1,0 +1,168 @@
+package agentstats
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"outrigger/agentstats/declared"
+	"outrigger/agentstats/sockets"
+)
+
+// The three that tell, as a test wants them to.
+type (
+	saysDeclared struct {
+		f   declared.Figures
+		err error
+	}
+	saysKernel struct {
+		s       sockets.Sample
+		err     error
+		looks   int
+		follows []int
+	}
+	saysBoard struct {
+		sum     float64
+		streams int
+	}
+)
+
+func (d *saysDeclared) Read(context.Context) (declared.Figures, error) { return d.f, d.err }
+func (d *saysDeclared) Close()                                         {}
+func (k *saysKernel) follow(pid int)                                   { k.follows = append(k.follows, pid) }
+func (k *saysKernel) close()                                           {}
+func (k *saysKernel) sample(time.Time) (sockets.Sample, error) {
+	k.looks++
+	return k.s, k.err
+}
+func (b *saysBoard) Sum(time.Time) (float64, int, time.Duration) { return b.sum, b.streams, 0 }
+func (b *saysBoard) Close()                                      {}
+
+// TestWhoCounts: what the backend declares goes first, then the larger of kernel and
+// gauges; what is too old, or unknown, does not count.
+func TestWhoCounts(t *testing.T) {
+	now := time.Unix(1000, 0)
+	kernel := func(n float64, age time.Duration) *saysKernel {
+		return &saysKernel{s: sockets.Sample{At: now.Add(-age), InFlight: n, AcceptQueue: 2, AcceptLimit: 128}}
+	}
+	tells := func(n float64, age time.Duration) *saysDeclared {
+		return &saysDeclared{f: declared.Figures{At: now.Add(-age), InFlight: n, Err: declared.Absent}}
+	}
+	none := Opt[float64]{}
+	for _, c := range []struct {
+		name   string
+		app    *saysDeclared
+		kernel *saysKernel
+		board  *saysBoard
+		want   Opt[float64]
+		source string
+	}{
+		{"nobody", nil, nil, nil, none, ""},
+		{"the app, whatever others say", tells(3, 0), kernel(9, 0), &saysBoard{12, 2}, Some(3.0), SourceDeclared},
+		{"the app says 0", tells(0, 0), kernel(9, 0), nil, Some(0.0), SourceDeclared},
+		{"the app fails", &saysDeclared{err: errors.New("x")}, kernel(9, 0), nil, Some(9.0), SourceKernel},
+		{"the app tells other things", tells(declared.Absent, 0), kernel(9, 0), nil, Some(9.0), SourceKernel},
+		{"the kernel sees more", nil, kernel(9, 0), &saysBoard{5, 1}, Some(9.0), SourceKernel},
+		{"the kernel sees less", nil, kernel(4, 0), &saysBoard{5, 1}, Some(5.0), SourceSidecars},
+		{"no sidecar sends", nil, kernel(4, 0), &saysBoard{0, 0}, Some(4.0), SourceKernel},
+		{"the kernel's is old", nil, kernel(4, 21*ms), &saysBoard{1, 1}, Some(1.0), SourceSidecars},
+		{"only an old one", nil, kernel(4, 21*ms), &saysBoard{0, 0}, none, ""},
+		{"only sidecars", nil, nil, &saysBoard{0, 3}, Some(0.0), SourceSidecars},
+	} {
+		n := &counting{now: func() time.Time { return now }, log: new(log).logger()}
+		if c.app != nil {
+			n.declared = c.app
+		}
+		if c.kernel != nil {
+			n.conns = c.kernel
+		}
+		if c.board != nil {
+			n.board = c.board
+		}
+		l := n.look(now)
+		if l.InFlight != c.want || l.Source != c.source {
+			t.Errorf("%s: %+v, want %v by %q", c.name, l, c.want, c.source)
+		}
+		if queue, ok := l.AcceptQueue.Get(); (c.kernel != nil) != ok || ok && (queue != 2 || l.AcceptLimit != Some(int64(128))) {
+			t.Errorf("%s: accept queue %+v", c.name, l)
+		}
+	}
+}
+
+// TestCountsAreShared: polls at once are answered by one look, later ones by another.
+func TestCountsAreShared(t *testing.T) {
+	now := time.Unix(1000, 0)
+	k := &saysKernel{}
+	c := &counting{now: func() time.Time { return now }, conns: k, log: new(log).logger()}
+	for _, step := range []struct {
+		after time.Duration
+		looks int
+	}{{0, 1}, {0, 1}, {3 * ms, 1}, {2 * ms, 2}, {4 * ms, 3}} {
+		now = now.Add(step.after)
+		k.s = sockets.Sample{At: now, InFlight: float64(k.looks)}
+		if l := c.look(now); k.looks != step.looks || l.InFlight != Some(float64(step.looks-1)) {
+			t.Errorf("at %v: %d looks, want %d; %+v", now, k.looks, step.looks, l)
+		}
+	}
+}
+
+// TestConcOfCounts: the concurrency comes of what was in flight over the windows, and
+// is forgotten with the backend's life.
+func TestConcOfCounts(t *testing.T) {
+	now := time.Unix(1000, 0)
+	k := &saysKernel{}
+	c := &counting{now: func() time.Time { return now }, conns: k, log: new(log).logger()}
+	window := func(epoch string) {
+		for range 10 {
+			now = now.Add(25 * ms)
+			k.s = sockets.Sample{At: now, InFlight: 10}
+			c.look(now)
+		}
+		r := Report{Epoch: epoch, Used: Some(0.5), Avail: Some(2.0), Cores: Some(2.0)}
+		c.tick(now, &r, 7)
+		now = now.Add(5 * ms)
+		k.s.At = now
+	}
+	for range 4 {
+		window("1")
+	}
+	// 10 requests keep half a core busy, so 40 do two.
+	if got := c.look(now).Conc.Or(-1); got < 39 || got > 41 {
+		t.Errorf("conc %v, want 40", got)
+	}
+	now = now.Add(5 * ms)
+	k.s.At = now
+	c.tick(now, &Report{Epoch: "2"}, 8)
+	now = now.Add(5 * ms)
+	k.s.At = now
+	if l := c.look(now); !l.Conc.IsZero() || l.InFlight != Some(10.0) {
+		t.Errorf("of the next life: %+v", l)
+	}
+	if n := len(k.follows); k.follows[0] != 7 || k.follows[n-1] != 8 {
+		t.Errorf("followed %v", k.follows)
+	}
+}
+
+// TestKernelFailsOnce: why the kernel does not tell is logged when that changes.
+func TestKernelFailsOnce(t *testing.T) {
+	now := time.Unix(1000, 0)
+	var out log
+	k := &saysKernel{err: errors.New("no sock_diag here")}
+	c := &counting{now: func() time.Time { return now }, conns: k, log: out.logger()}
+	for range 3 {
+		now = now.Add(10 * ms)
+		if l := c.look(now); l != (Live{}) {
+			t.Errorf("%+v without a source", l)
+		}
+	}
+	k.err = nil
+	now = now.Add(10 * ms)
+	k.s.At = now
+	if l := c.look(now); l.Source != SourceKernel {
+		t.Errorf("%+v after it came back", l)
+	}
+	if out.count("no sock_diag here") != 1 || out.count("tells of the backend's connections again") != 1 {
+		t.Errorf("logged:\n%s", out.buf.String())
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package agentstats
+
+func netSpace(string, int) string { return "" }

@@ -1,0 +1,28 @@
+package balance
+
+// Gauge tells others what this sidecar has in flight at one endpoint. The
+// balancer keeps it beside the endpoint, as it does Conns.
+type Gauge interface {
+	// Changed is called after each change of the endpoint's in-flight, on the way
+	// of a request and by any goroutine: it must neither block nor allocate.
+	Changed()
+	// Retire is called once, when the endpoint's instance has left; Changed is
+	// still called as its leases end.
+	Retire()
+}
+
+// retire tells those that are kept beside an endpoint that it has left.
+func (m *member) retire() {
+	if m.conns != nil {
+		m.conns.Retire()
+	}
+	if m.gauge != nil {
+		m.gauge.Retire()
+	}
+}
+
+func (m *member) inFlightChanged() {
+	if m.gauge != nil {
+		m.gauge.Changed()
+	}
+}
