@@ -89,7 +89,8 @@ func (c *counting) count() Live {
 		}
 		l.InFlight = Some(round(n))
 	}
-	c.last, c.at = l, now
+	// Whoever waited meanwhile gets this, however long it took.
+	c.last, c.at = l, c.now()
 	return l
 }
 

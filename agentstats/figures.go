@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// span is the time over which CPU figures are averaged: a plain mean over the last
-// 250 ms (or over one interval, where that is longer) and nothing on top of it. It
+// span is the time over which CPU, pressure and network figures are averaged: a plain
+// mean over the last 250 ms (or over one interval, where that is longer) and nothing
+// on top of it, taken from the kernel's running totals, not from its own averages. It
 // is what the simulation of PICKING.md averaged; a longer memory only delays news.
 const span = 250 * time.Millisecond
 

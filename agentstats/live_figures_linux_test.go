@@ -95,15 +95,14 @@ func TestLiveHogUnderLimit(t *testing.T) {
 	want(t, "mem_limit", before.MemLimit, Some(int64(256*mib)))
 	h.do("grow 128")
 	after := until(t, s, "half of the limit more", func(r Report) bool {
-		return r.Mem.Or(0) >= before.Mem.Or(0)+0.48 && r.Used.Or(1) < 0.05
+		// Other work on this machine makes any process wait now and then.
+		return r.Mem.Or(0) >= before.Mem.Or(0)+0.48 && r.Used.Or(1) < 0.05 &&
+			r.Pressure.CPU.Some.Or(1) < max(0.1, before.Pressure.CPU.Some.Or(0)+0.1)
 	})
 	if grown := after.MemBytes.Or(0) - before.MemBytes.Or(0); grown < 126*mib || grown > 140*mib {
 		t.Errorf("mem_bytes grew by %d MiB", grown/mib)
 	}
 	unmoved(t, before, after, false, true)
-	if after.Pressure.CPU.Full.Or(1) > 0.2 {
-		t.Errorf("CPU pressure moved: %s", show(after))
-	}
 }
 
 // TestLiveNeighbourAndPressure: a neighbour on the CPU of a backend that works a little

@@ -187,6 +187,7 @@ func (t *target) deliver(sink func(string, Sample), s Sample) {
 		}
 		t.status.Accepted++
 		t.status.LastAt, t.status.RTT = s.At, s.RTT
+		t.status.Report, t.status.Expires = s.Report, s.At+s.Expiry
 		sink(t.ID, s)
 	}
 	t.mu.Unlock()

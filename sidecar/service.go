@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -107,7 +108,8 @@ func (s *service) apply(set []discovery.Instance) {
 		if err != nil {
 			s.complain(inst.ID, err)
 		} else if ok {
-			targets = append(targets, agentstats.Target{ID: inst.ID, Addr: addr})
+			_, serviceID, _ := strings.Cut(inst.ID, "/")
+			targets = append(targets, agentstats.Target{ID: inst.ID, Addr: addr, Instance: serviceID})
 		}
 	}
 	s.poller.SetTargets(targets)
@@ -152,7 +154,23 @@ func (s *service) describe() admin.Service {
 			return admin.AgentStatus{
 				Polled: ok, Addr: st.Addr, Polls: st.Polls,
 				Failures: st.Failures, Rejected: st.Rejected + st.Replayed, LastError: st.LastError,
+				Report: st.Report, Expires: st.Expires,
 			}
 		},
+		Loads: s.hearsay,
 	}
+}
+
+// hearsay is what came of endpoints besides answers to polls.
+func (s *service) hearsay() admin.Loads {
+	got, sent := s.loads.stats(), s.gauges.stats()
+	l := admin.Loads{
+		Declared: got.Declared, DeclaredRefused: got.DeclaredRefused, PublishedRefused: got.PublishedRefused,
+		Gauges: s.gauges != nil, Streams: sent.Streams, Frames: sent.Frames, StreamsEnded: sent.Dropped,
+	}
+	if s.watcher != nil {
+		w := s.watcher.Status()
+		l.Published, l.Reports, l.Reads, l.ReadFails = true, w.Reports, w.Reads, w.Errors
+	}
+	return l
 }

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -117,4 +118,54 @@ func TestRandomWalk(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRepeatsInBetween: whenever the sender looks for what stands still the figure is
+// another, and whenever it looks at what changed it is the old one again.
+func TestRepeatsInBetween(t *testing.T) {
+	bubble(t, DefaultConfig(), func(t *testing.T, w *fleet) {
+		a, _ := w.agent("a")
+		f := newFlow(w.Sender, "a")
+		w.SetAgents(map[string]string{"a": "1"})
+		f.add(3)
+		after(4 * sweep)
+		after(sweep - 5*ms)
+		for range 40 {
+			f.add(1)
+			after(10 * ms)
+			f.add(-1)
+			after(sweep - 10*ms)
+			if _, _, age := a.Sum(time.Now()); age > Heartbeat+sweep {
+				t.Fatalf("the gauge is %v old", age)
+			}
+		}
+		w.sums(a, 3, 1)
+	})
+}
+
+// TestChangeWhileRead: a change right after the figure was read is sent next.
+func TestChangeWhileRead(t *testing.T) {
+	bubble(t, DefaultConfig(), func(t *testing.T, w *fleet) {
+		a, _ := w.agent("a")
+		var n atomic.Int64
+		var armed atomic.Bool
+		var g *Gauge
+		g = w.Gauge("a", func() int {
+			v := n.Load()
+			if armed.CompareAndSwap(true, false) {
+				n.Add(1)
+				g.Changed()
+			}
+			return int(v)
+		})
+		w.SetAgents(map[string]string{"a": "1"})
+		after(spread + 30*ms)
+		for i := range 50 {
+			armed.Store(true)
+			n.Add(1)
+			g.Changed()
+			after(2 * w.cfg.Interval)
+			w.sums(a, float64(2*i+2), 1)
+		}
+	})
 }

@@ -2,6 +2,7 @@ package publish_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,10 +17,12 @@ func BenchmarkConsulPerChange(b *testing.B) {
 			c := ownConsul(b, `limits { http_max_conns_per_client = 1000 }`, "")
 			r := newRig(b, c)
 			r.watch.Pause = 100 * time.Millisecond
+			r.cfg.MaxInterval, r.cfg.SessionTTL = time.Hour, time.Hour // nothing else happens
 			const backends = 50
+			rest := strings.Repeat("x", 350) // a report is then as long as a real one
 			var agents []*agent
 			for i := range backends {
-				agents = append(agents, r.agent(fmt.Sprintf("web-%d", i), report{Epoch: "0", Cores: some(2.0), Avail: some(1.5), InFlight: some(17.0)}))
+				agents = append(agents, r.agent(fmt.Sprintf("web-%d", i), report{Epoch: "0", Cores: some(2.0), Avail: some(1.5), InFlight: some(17.0), Rest: rest}))
 			}
 			for _, a := range agents {
 				eventually(b, "the first writes", func() bool { return a.Status().Writes > 0 })
@@ -47,7 +50,7 @@ func BenchmarkConsulPerChange(b *testing.B) {
 			for n := range b.N {
 				epoch := fmt.Sprint(n + 1)
 				written := agents[backends-1].Status().Writes
-				agents[backends-1].report.Store(&report{Epoch: epoch, Cores: some(2.0), Avail: some(1.5), InFlight: some(17.0)})
+				agents[backends-1].report.Store(&report{Epoch: epoch, Cores: some(2.0), Avail: some(1.5), InFlight: some(17.0), Rest: rest})
 				eventually(b, "the write", func() bool { return agents[backends-1].Status().Writes > written })
 				for _, s := range all {
 					s.await(last, "the change", func(rep report, _ bool) bool { return rep.Epoch == epoch })

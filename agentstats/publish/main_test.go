@@ -82,6 +82,7 @@ type report struct {
 	Cores     *float64 `json:"cores,omitempty"`
 	Avail     *float64 `json:"avail,omitempty"`
 	Listening *bool    `json:"listening,omitempty"`
+	Rest      string   `json:"rest,omitempty"` // stands for all the other figures
 }
 
 func some[T any](v T) *T { return &v }
@@ -110,7 +111,7 @@ func newRig(t testing.TB, c *harness.Consul) *rig {
 	}
 	r := &rig{
 		t: t, client: client, cfg: publish.DefaultConfig(), watch: publish.DefaultWatchConfig(), logs: &logBuffer{},
-		service: fmt.Sprintf("%s-%d", strings.ToLower(strings.TrimPrefix(t.Name(), "Test")), services.Add(1)),
+		service: fmt.Sprintf("%s-%d", strings.ToLower(strings.TrimPrefix(strings.ReplaceAll(t.Name(), "/", "-"), "Test")), services.Add(1)),
 	}
 	r.cfg.MinInterval, r.cfg.SessionTTL = time.Second, 10*time.Second
 	r.watch.Pause, r.watch.Hold = 100*time.Millisecond, 0

@@ -293,7 +293,7 @@ func (p *Publisher) stillHeld(ctx context.Context, now time.Time) (bool, error) 
 
 // failed notes an error, logs the first of a row and returns the pause.
 func (p *Publisher) failed(err error) time.Duration {
-	err = explain(err, fmt.Sprintf("session_prefix \"\" { policy = \"write\" } key_prefix %q { policy = \"write\" }", p.cfg.Prefix+"/"+p.env.Service+"/"))
+	err = explain(err, fmt.Sprintf("session_prefix \"\" { policy = \"write\" }, key_prefix %q { policy = \"write\" }", p.cfg.Prefix+"/"+p.env.Service+"/"))
 	p.note(nil, err)
 	if p.fails == 0 {
 		p.failing = p.env.Now()
@@ -345,7 +345,7 @@ func explain(err error, needs string) error {
 	var s api.StatusError
 	text := clean(err.Error())
 	if errors.As(err, &s) && (s.Code == http.StatusForbidden || s.Code == http.StatusUnauthorized) {
-		return fmt.Errorf("Consul refuses the token: %s (it needs: %s)", text, needs)
+		return fmt.Errorf("refused by Consul: %s (the token needs: %s)", text, needs)
 	}
 	return errors.New(text)
 }

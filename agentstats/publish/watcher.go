@@ -271,5 +271,5 @@ func (w *Watcher) failed(err error) time.Duration {
 }
 
 func (w *Watcher) needs() string {
-	return fmt.Sprintf("key_prefix %q { policy = \"read\" }", w.folder)
+	return fmt.Sprintf("key_prefix %q { policy = \"read\" }, or \"list\" where acl.enable_key_list_policy is on", w.folder)
 }

@@ -156,10 +156,10 @@ func is(err error, status int) bool {
 func (c *consul) explain(err error) error {
 	text := clean(err.Error())
 	if is(err, http.StatusForbidden) || is(err, http.StatusUnauthorized) {
-		return fmt.Errorf("Consul refuses the token: %s (it needs: service %q { policy = \"write\" })", text, c.cfg.Service)
+		return fmt.Errorf("refused by Consul: %s (the token needs: service %q { policy = \"write\" })", text, c.cfg.Service)
 	}
 	if is(err, http.StatusBadRequest) {
-		return fmt.Errorf("Consul refuses the registration: %s", text)
+		return fmt.Errorf("registration refused by Consul: %s", text)
 	}
 	return errors.New(text)
 }

@@ -110,7 +110,7 @@ func newRig(t *testing.T, c *harness.Consul) *rig {
 	}))
 	t.Cleanup(r.up.Close)
 	r.cfg = register.DefaultConfig()
-	r.cfg.Service = fmt.Sprintf("%s-%d", strings.ToLower(strings.TrimPrefix(t.Name(), "Test")), services.Add(1))
+	r.cfg.Service = fmt.Sprintf("%s-%d", strings.ToLower(strings.TrimPrefix(strings.ReplaceAll(t.Name(), "/", "-"), "Test")), services.Add(1))
 	r.cfg.Address = "127.0.0.1"
 	r.cfg.Port = r.up.Listener.Addr().(*net.TCPAddr).Port
 	r.cfg.Check.Interval = time.Second

@@ -57,7 +57,6 @@ func TestDeadBackendIsCritical(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, nil)
-			r.cfg.Service = "dead-" + kind
 			r.cfg.Check.Kind = kind
 			r.start()
 			r.await("the check to pass", passing)
@@ -180,7 +179,6 @@ func TestChangedBySomebodyElse(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, nil)
-			r.cfg.Service = "changed-" + what
 			a := r.start()
 			before := r.await("the check to pass", passing).Service
 			theirs := &api.AgentServiceRegistration{ID: a.ID(), Name: r.cfg.Service, Port: before.Port, Address: before.Address, Meta: before.Meta, Weights: &before.Weights}

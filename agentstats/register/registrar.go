@@ -2,6 +2,10 @@
 // runs, and lets it leave without a lost request: maintenance mode, which takes it
 // out of every sidecar's choice, the end of what is in flight, and only then out
 // of the catalog.
+//
+// The token needs service "SERVICE" { policy = "write" }. With
+// node "NODE" { policy = "read" } besides, the drain sees when the catalog has the
+// maintenance mode; else it trusts that it has within Drain.Quiet.
 package register
 
 import (

@@ -272,7 +272,7 @@ func TestACLs(t *testing.T) {
 	a := r.start()
 	want := `service "` + r.cfg.Service + `" { policy = "write" }`
 	eventually(t, "the missing permission in the log", func() bool {
-		return strings.Contains(a.Status().LastError, strings.ReplaceAll(want, `\`, "")) && r.logs.count("Consul refuses the token") > 0
+		return strings.Contains(a.Status().LastError, strings.ReplaceAll(want, `\`, "")) && r.logs.count("refused by Consul") > 0
 	})
 	if err := endsWithin(t, a.shutdown(t.Context())); err != nil {
 		t.Error(err) // it never was registered, so nothing is left

@@ -31,8 +31,8 @@
 //
 // README has the measured error. The kernel cannot tell
 //   - requests multiplexed on one connection (HTTP/2, gRPC): at most 1 per connection,
-//     and control frames (PING, SETTINGS, WINDOW_UPDATE) that come last make an idle
-//     connection look busy. Such a backend must declare its in-flight itself;
+//     and a control frame (PING, SETTINGS, WINDOW_UPDATE) that comes last makes an idle
+//     connection look busy or a busy one idle. Such a backend must declare its in-flight;
 //   - pipelined HTTP/1.1 requests: they count as one, and until the first is answered;
 //   - tunnels (WebSocket): busy while the client spoke last;
 //   - responses that pause for longer than a second (server-sent events): idle meanwhile;

@@ -35,6 +35,23 @@ type Service struct {
 	Discovery func() discovery.Status
 	Traffic   func() Traffic
 	Agents    func(id string) AgentStatus // by endpoint ID
+	Loads     func() Loads
+}
+
+// Loads counts what is told of endpoints besides the answers to polls, and what this
+// sidecar tells agents, since the start.
+type Loads struct {
+	Declared        uint64 // load headers of answers that were read
+	DeclaredRefused uint64 // of those that were not believed
+
+	Published        bool  // published reports are read; else the next four are 0
+	Reports          int   // endpoints of which there is a published one
+	Reads, ReadFails int64 // of Consul
+	PublishedRefused uint64
+
+	Gauges               bool   // gauges are sent; else the next three are 0
+	Streams              int    // open
+	Frames, StreamsEnded uint64 // sent, and given up because the agent did not keep up
 }
 
 // Traffic counts what the clients of one service got, since the start. Client

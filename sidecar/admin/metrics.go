@@ -120,6 +120,7 @@ type serviceView struct {
 	balance.Status
 	discovery *discovery.Status
 	traffic   *Traffic
+	loads     *Loads
 }
 
 type endpointView struct {
@@ -155,6 +156,10 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		if sv.Traffic != nil {
 			t := sv.Traffic()
 			v.traffic = &t
+		}
+		if sv.Loads != nil {
+			l := sv.Loads()
+			v.loads = &l
 		}
 		export(out, c.perService, v, sv.Name)
 		for i := range v.Endpoints {

@@ -24,6 +24,7 @@ func serviceMetrics() []metric[serviceView] {
 	shadowMetrics(t)
 	discoveryMetrics(t)
 	trafficMetrics(t)
+	loadMetrics(t)
 	return t.rows
 }
 

@@ -30,6 +30,10 @@ func fullOptions(f *fleet) Options {
 				Own: [6]uint64{4: 6, 5: 7}, ClientErrors: 8, ClientGone: 9, Aborted: 11,
 				RetryCauses: []string{"reset", "timeout"}, Retries: []uint64{12, 13}, LogWritten: 14, LogDropped: 15, LogErrors: 16}
 		},
+		Loads: func() Loads {
+			return Loads{Declared: 21, DeclaredRefused: 22, Published: true, Reports: 3, Reads: 23, ReadFails: 24, PublishedRefused: 25,
+				Gauges: true, Streams: 2, Frames: 26, StreamsEnded: 27}
+		},
 		Agents: func(id string) AgentStatus {
 			return AgentStatus{Polled: id == "n/good", Polls: 8, Failures: 2, Rejected: 1, Report: reportOf(id), Expires: f.now + time.Second}
 		},
@@ -62,6 +66,16 @@ func TestMetrics(t *testing.T) {
 			want[prefix+line[:i]] = v
 		}
 	}
+	add(`
+		declared_loads_total{service="web"} 21
+		declared_loads_refused_total{service="web"} 22
+		published_reports{service="web"} 3
+		published_reads_total{service="web"} 23
+		published_read_failures_total{service="web"} 24
+		published_reports_refused_total{service="web"} 25
+		agent_streams{service="web"} 2
+		agent_frames_total{service="web"} 26
+		agent_streams_dropped_total{service="web"} 27`)
 	add(`
 		service_endpoints{service="web"} 4
 		service_endpoints_ready{service="web"} 1

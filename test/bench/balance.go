@@ -74,7 +74,7 @@ func balanceNotes() []string {
 	return []string{
 		"what was not answered within the time counts with it: a figure of " + fmt.Sprint(giveUp.Milliseconds()) + " ms means that or more",
 		"weights are by quota, but for outrigger resource, which learns from agents what backends have",
-		"in-flight is declared by the backend and added to the agent's report by the bench; so is HAProxy's agent-check, which tells the share of its quota that a backend can have",
+		"agents see by the kernel what backends have in flight; they answer HAProxy's agent-check too, with the share of its quota that a backend can have",
 	}
 }
 

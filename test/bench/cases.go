@@ -32,11 +32,13 @@ const (
 	slowCase    = "slow"
 	balanceCase = "balance"
 	flaskCase   = "flask"
+	agentCase   = "agent"
 )
 
 // ownFleet are the cases with backends of their own. They take minutes and
-// measure the choice of backends, not the proxy: they are run when asked for.
-func ownFleet() []string { return []string{balanceCase, flaskCase} }
+// measure the choice of backends or agents, not the proxy: they are run when asked
+// for.
+func ownFleet() []string { return []string{balanceCase, flaskCase, agentCase} }
 
 func caseNames() []string {
 	var names []string
@@ -80,6 +82,8 @@ func (b *bench) runCase(ctx context.Context, name string) ([]*result, error) {
 		return b.balance(ctx)
 	case flaskCase:
 		return b.flask(ctx)
+	case agentCase:
+		r, err = b.agentCost(ctx)
 	default:
 		i := slices.IndexFunc(closedCases(), func(c closedCase) bool { return c.name == name })
 		r, err = b.closedLoop(ctx, closedCases()[i]) // chooseCases knows no others

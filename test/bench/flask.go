@@ -94,7 +94,7 @@ func (b *bench) flask(ctx context.Context) ([]*result, error) {
 		Name: flaskCase, metrics: flaskMetrics(), headline: keyTotal, names: names(flaskContenders()), own: flaskOwn().name(),
 		Title: fmt.Sprintf("%d clients ask %d times each, one proxy, 3 Flask apps under gunicorn (1 sync worker), of which 2 sleep %v", flaskClients, flaskEach, flaskSleep),
 		Setting: fmt.Sprintf("%d rounds, the proxies fresh in each, the contenders side by side on apps of their own; all weights are equal;\n"+
-			"outrigger resource has agents beside the apps, which do not declare what they have in flight", b.opt.rounds),
+			"outrigger resource has agents beside the apps, which see by the kernel what these have in flight", b.opt.rounds),
 	}
 	var all []*trio
 	defer func() {
@@ -182,7 +182,7 @@ func (b *bench) registerTrio(ctx context.Context, t *trio) error {
 	for i, port := range t.ports {
 		r := &api.AgentServiceRegistration{ID: fmt.Sprintf("%s-%d", t.service(), i), Name: t.service(), Address: "127.0.0.1", Port: port}
 		if t.contender == flaskOwn() {
-			p, agent, err := b.spawnAgent(ctx, fmt.Sprintf("flask-agent%d", i), t.procs[i].PID())
+			p, agent, err := b.spawnAgent(ctx, fmt.Sprintf("flask-agent%d", i), fmt.Sprintf("  backend {\n    pid = %d\n    port = %d\n  }\n", t.procs[i].PID(), port))
 			if p != nil {
 				t.procs = append(t.procs, p)
 			}
@@ -198,15 +198,15 @@ func (b *bench) registerTrio(ctx context.Context, t *trio) error {
 	return nil
 }
 
-// spawnAgent starts an agent for a process and waits for its first report. What
-// was started is returned also with an error.
-func (b *bench) spawnAgent(ctx context.Context, name string, pid int) (*harness.Process, int, error) {
+// spawnAgent starts an agent of which settings say what it watches, and waits for its
+// first report. What was started is returned also with an error.
+func (b *bench) spawnAgent(ctx context.Context, name, settings string) (*harness.Process, int, error) {
 	ports, err := harness.FreePorts(1)
 	if err != nil {
 		return nil, 0, err
 	}
 	addr := "127.0.0.1:" + strconv.Itoa(ports[0])
-	config := fmt.Sprintf("agent {\n  listen = %q\n  backend { pid = %d }\n}\n", addr, pid)
+	config := fmt.Sprintf("agent {\n  listen = %q\n%s}\n", addr, settings)
 	p, err := b.spawn(name, b.binary, config, nil, []string{"GOMAXPROCS=1"}, "agent", "-config")
 	if err != nil {
 		return nil, 0, err

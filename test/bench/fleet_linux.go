@@ -5,14 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,8 +33,6 @@ type fleet struct {
 	units    int // iterations of a unit of work
 	consul   int // process
 	stop     context.CancelFunc
-	helpers  sync.WaitGroup
-	closers  []io.Closer
 }
 
 // machine is a control group with a quota, with a backend and a neighbour in
@@ -47,11 +41,10 @@ type fleet struct {
 type machine struct {
 	cores           float64
 	group, app, foe group
-	port            int // of the backend
-	reports         int // port: /v1/report, with the in-flight
-	agentCheck      int // port
-	declared        *declarer
-	inFlight        *atomic.Int64
+	port            int           // of the backend
+	agent           int           // port
+	agentCheck      int           // port of HAProxy's
+	inFlight        *atomic.Int64 // by the backend itself, to see when it is idle
 	noise           *atomic.Int64 // cores that the neighbour is to burn, in millionths
 	procs           []*harness.Process
 }
@@ -122,7 +115,7 @@ func (b *bench) startMachine(ctx context.Context, f *fleet, i int) error {
 	if err := b.startBackend(ctx, f, i, cpu); err != nil {
 		return err
 	}
-	return errors.Join(b.startNeighbour(m, i, cpu), b.startAgent(ctx, f, i))
+	return errors.Join(b.startNeighbour(m, i, cpu), b.startAgent(ctx, i, m))
 }
 
 func (b *bench) startBackend(ctx context.Context, f *fleet, i int, cpu []int) error {
@@ -183,34 +176,20 @@ func (b *bench) startNeighbour(m *machine, i int, cpu []int) error {
 	return m.foe.add(p.PID())
 }
 
-// startAgent starts the machine's agent, and before it what tells sidecars and
-// HAProxy its figures.
-func (b *bench) startAgent(ctx context.Context, f *fleet, i int) error {
-	m := f.machines[i]
-	p, port, err := b.spawnAgent(ctx, "agent"+strconv.Itoa(i), m.procs[0].PID())
+// startAgent starts the machine's agent.
+func (b *bench) startAgent(ctx context.Context, i int, m *machine) error {
+	ports, err := harness.FreePorts(1)
+	if err != nil {
+		return err
+	}
+	m.agentCheck = ports[0]
+	p, port, err := b.spawnAgent(ctx, "agent"+strconv.Itoa(i), fmt.Sprintf(
+		"  backend {\n    pid = %d\n    port = %d\n  }\n  agent_check { listen = %q }\n", m.procs[0].PID(), m.port, "127.0.0.1:"+strconv.Itoa(m.agentCheck)))
+	m.agent = port
 	if p != nil {
 		m.procs = append(m.procs, p)
 	}
-	if err != nil {
-		return err
-	}
-	m.declared = &declarer{agent: "127.0.0.1:" + strconv.Itoa(port), client: newClient(time.Second), inFlight: m.inFlight.Load}
-	reports, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	f.closers = append(f.closers, reports)
-	checks, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	f.closers = append(f.closers, checks)
-	m.reports, m.agentCheck = reports.Addr().(*net.TCPAddr).Port, checks.Addr().(*net.TCPAddr).Port
-	srv := &http.Server{Handler: m.declared}
-	f.helpers.Go(func() { m.declared.run(ctx) })
-	f.helpers.Go(func() { _ = srv.Serve(reports) }) // until the listener is closed
-	f.helpers.Go(func() { m.declared.serveAgentCheck(checks) })
-	return nil
+	return err
 }
 
 // registerFleet makes both services known.
@@ -226,7 +205,7 @@ func (b *bench) registerFleet(f *fleet) error {
 				Weights: &api.AgentWeights{Passing: weight, Warning: weight},
 			}
 			if name == fleetService {
-				r.Meta = map[string]string{agentstats.MetaKey: strconv.Itoa(m.reports)}
+				r.Meta = map[string]string{agentstats.MetaKey: strconv.Itoa(m.agent)}
 			}
 			if err := client.Agent().ServiceRegister(r); err != nil {
 				return fmt.Errorf("register a backend in Consul: %w", err)
@@ -287,9 +266,6 @@ func (f *fleet) drain(ctx context.Context) error {
 // close ends everything; the groups can go when nobody is in them.
 func (f *fleet) close() error {
 	f.stop()
-	for _, c := range f.closers {
-		_ = c.Close() // listeners that nothing asks any more
-	}
 	var errs []error
 	for _, m := range f.machines {
 		for _, p := range m.procs {
@@ -299,7 +275,6 @@ func (f *fleet) close() error {
 			errs = append(errs, g.remove())
 		}
 	}
-	f.helpers.Wait()
 	// Consul may be gone already, where a signal has ended all.
 	_ = f.all.leave(f.consul)
 	return errors.Join(append(errs, f.all.leave(os.Getpid()), f.group.remove(), f.all.remove())...)

@@ -7,6 +7,7 @@
 //	go run ./test/bench -cases slow        slow clients, against HAProxy
 //	go run ./test/bench -cases balance     the choice of backends under load
 //	go run ./test/bench -cases flask       the same, where two of three backends sleep
+//	go run ./test/bench -cases agent       what agents and asking them cost
 //	go run ./test/bench -profile cmd/outrigger/default.pgo
 package main
 

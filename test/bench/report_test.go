@@ -115,10 +115,10 @@ func TestOptions(t *testing.T) {
 		args  []string
 		cases []string // nil: an error
 	}{
-		{nil, all[:len(all)-3]},
+		{nil, all[:len(all)-len(ownFleet())-1]},
 		{[]string{"-cases", "slow"}, []string{slowCase}},
-		{[]string{"-cases", "all,slow"}, all[:len(all)-2]},
-		{[]string{"-cases", "flask,all,balance,slow"}, all},
+		{[]string{"-cases", "all,slow"}, all[:len(all)-len(ownFleet())]},
+		{[]string{"-cases", "flask,all,agent,balance,slow"}, all},
 		{[]string{"-cases", "balance", "-loads", "0"}, nil},
 		{[]string{"-cases", "balance", "-picture", "x.svg"}, []string{balanceCase}},
 		{[]string{"-cases", "flask", "-picture", "x.svg"}, nil},
