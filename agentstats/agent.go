@@ -97,7 +97,7 @@ func NewAgent(cfg Config, env Env) (*Agent, error) {
 	if board != nil {
 		a.routes = append(a.routes, route{"GET " + gauge.Path, board})
 	}
-	if a.parts, err = a.newParts(); err != nil {
+	if err = a.newParts(); err != nil {
 		return nil, err
 	}
 	m, err := a.metrics()
@@ -128,6 +128,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("agent: cannot listen on %s: %w (set listen to a free port on an address of this host)", a.cfg.Listen, err)
 	}
 	defer a.counting.close()
+	if s, ok := a.sampler.(interface{ close() }); ok {
+		defer s.close()
+	}
 	a.take() // so that the first poll is answered
 	if a.env.OwnProcess {
 		trim()

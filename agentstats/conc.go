@@ -97,16 +97,19 @@ func (g *meanGauge) add(now time.Time, v float64) {
 }
 
 // take returns the mean since the last take and begins the next window. It is false
-// without a sample in the window. Best called right after add, with the same now;
-// after the last sample the gauge is taken to stand still.
+// without a sample in the window. After the last sample the gauge is taken to stand
+// still; a now from before it means the moment of that sample.
 func (g *meanGauge) take(now time.Time) (float64, bool) {
 	if !g.known {
 		g.reset() // a value from before the window says nothing of the next either
 		return 0, false
 	}
+	if now.Before(g.at) {
+		now = g.at
+	}
 	mean := g.last
 	if length := now.Sub(g.from).Seconds(); length > 0 {
-		mean = (g.area + g.last*max(0, now.Sub(g.at).Seconds())) / length
+		mean = (g.area + g.last*now.Sub(g.at).Seconds()) / length
 	}
 	g.area, g.from, g.at, g.known = 0, now, now, false
 	return mean, true

@@ -30,8 +30,8 @@ type Config struct {
 	Backend  Backend
 	// Interval is the time between samples.
 	Interval time.Duration
-	// MaxConns bounds the connections held open, one per polling sidecar; a connection
-	// above it is closed at once.
+	// MaxConns bounds the connections held open, one per polling sidecar and one per
+	// gauge; a connection above it is closed at once.
 	MaxConns int
 	// Token is what sidecars must show to get anything but /healthz, 16 to 256 characters;
 	// "": nothing. Without TLS whoever sees the traffic sees it.
@@ -101,8 +101,8 @@ func DefaultConfig() Config {
 		// Simulation averaged CPU over 250 ms (PICKING.md): two samples per poll of the
 		// default interval, at a few dozen microseconds each.
 		Interval: 250 * time.Millisecond,
-		// One connection per sidecar and thousands of sidecars at most; each costs some 10 KiB.
-		MaxConns: 4096,
+		// Thousands of sidecars at most, with two connections each where they send gauges.
+		MaxConns: 8192,
 		InFlight: InFlight{
 			Declared: declared.DefaultConfig(),
 			Kernel:   true, // the figure that matters most to the picker, for a percent of a core

@@ -66,8 +66,8 @@ func TestWhoCounts(t *testing.T) {
 		{"the kernel sees more", nil, kernel(9, 0), &saysBoard{5, 1}, Some(9.0), SourceKernel},
 		{"the kernel sees less", nil, kernel(4, 0), &saysBoard{5, 1}, Some(5.0), SourceSidecars},
 		{"no sidecar sends", nil, kernel(4, 0), &saysBoard{0, 0}, Some(4.0), SourceKernel},
-		{"the kernel's is old", nil, kernel(4, 21*ms), &saysBoard{1, 1}, Some(1.0), SourceSidecars},
-		{"only an old one", nil, kernel(4, 21*ms), &saysBoard{0, 0}, none, ""},
+		{"the kernel's is old", nil, kernel(4, 51*ms), &saysBoard{1, 1}, Some(1.0), SourceSidecars},
+		{"only an old one", nil, kernel(4, 51*ms), &saysBoard{0, 0}, none, ""},
 		{"only sidecars", nil, nil, &saysBoard{0, 3}, Some(0.0), SourceSidecars},
 	} {
 		n := &counting{now: func() time.Time { return now }, log: new(log).logger()}

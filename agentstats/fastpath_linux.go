@@ -18,8 +18,12 @@ const sweepEvery = time.Second
 
 // batchEvery is the pause after polls were answered, for which those that come wait:
 // with 2,000 a second eight of them then share one wake-up and one look at the backend.
-// The first poll after a quiet moment never waits.
-const batchEvery = 4 * time.Millisecond
+// The first poll after a quiet moment never waits, and none does below batchFrom
+// sidecars, whose polls are 4 ms and more apart.
+const (
+	batchEvery = 4 * time.Millisecond
+	batchFrom  = 128
+)
 
 // fastLoop answers polls on one goroutine over epoll instances of its own, which
 // themselves wait in Go's. A connection costs it some 100 bytes where one of net/http's
@@ -68,7 +72,7 @@ func (a *Agent) fastPath(ctx context.Context, l net.Listener, rest *handedOver) 
 		return nil, false
 	}
 	context.AfterFunc(ctx, func() { _ = f.file.Close() })
-	return func() error { return f.serve(l) }, true
+	return func() error { return f.serve(ctx, l) }, true
 }
 
 // open makes the descriptors and has them wait for each other.
@@ -122,7 +126,7 @@ func (f *fastLoop) release() {
 // deadline is on the real clock, whatever the agent's is: it is the kernel's business.
 func (a *Agent) deadline(d time.Duration) time.Time { return time.Now().Add(d) }
 
-func (f *fastLoop) serve(l net.Listener) error {
+func (f *fastLoop) serve(ctx context.Context, l net.Listener) error {
 	defer func() {
 		for fd, c := range f.conns {
 			f.close(fd, c)
@@ -132,13 +136,12 @@ func (f *fastLoop) serve(l net.Listener) error {
 	}()
 	for {
 		err := f.poll.Read(f.ready)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			f.sweep()
-			if err := f.file.SetReadDeadline(f.a.deadline(sweepEvery)); err != nil && !errors.Is(err, os.ErrClosed) {
-				return fmt.Errorf("agent: waiting for polls: %w", err)
-			}
-		case errors.Is(err, os.ErrClosed):
+			err = f.file.SetReadDeadline(f.a.deadline(sweepEvery))
+		}
+		switch {
+		case ctx.Err() != nil:
 			return nil
 		case err != nil:
 			return fmt.Errorf("agent: waiting for polls: %w", err)
@@ -146,13 +149,14 @@ func (f *fastLoop) serve(l net.Listener) error {
 	}
 }
 
-// ready handles what there is. It returns false: wait for more. After polls the timer
-// is set and nothing else is waited for; after a timer that found none, everything is.
+// ready handles what there is. It returns false: wait for more. With many sidecars the
+// timer is set after polls and nothing else is waited for; after a timer that found
+// none, everything is.
 func (f *fastLoop) ready(uintptr) bool {
 	if _, errno := epollNow(f.out, f.events[:]); errno != 0 && errno != unix.EINTR {
 		return true // closed; the caller finds out
 	}
-	if f.batch() {
+	if f.batch() && f.a.crowd.polling.Load() >= batchFrom {
 		pause := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(batchEvery))}
 		if unix.TimerfdSettime(f.tick, 0, &pause, nil) == nil {
 			return false

@@ -1,6 +1,9 @@
 package agentstats
 
 import (
+	"io"
+	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,5 +40,40 @@ func TestFastSweep(t *testing.T) {
 	}
 	for fd, c := range f.conns {
 		f.close(fd, c)
+	}
+}
+
+// TestFastBatches: with many sidecars polls wait for each other, and none is
+// forgotten.
+func TestFastBatches(t *testing.T) {
+	const conns, turns = 2 * batchFrom, 20
+	a := someAgent()
+	a.live = func(time.Time) Live { return Live{InFlight: Some(1.0)} }
+	addr := serving(t, a)
+	poll := "GET /v1/report HTTP/1.1\r\nHost: a\r\n\r\n"
+	var done sync.WaitGroup
+	for range conns {
+		conn, r := dialed(t, addr)
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		done.Go(func() {
+			for range turns {
+				if _, err := io.WriteString(conn, poll); err != nil {
+					t.Error(err)
+					return
+				}
+				resp, err := http.ReadResponse(r, nil)
+				if err != nil || resp.StatusCode != 200 {
+					t.Errorf("%+v, %v", resp, err)
+					return
+				}
+				if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	done.Wait()
+	if n := a.crowd.polling.Load(); n != conns {
+		t.Errorf("%d poll, want %d", n, conns)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -27,7 +28,9 @@ func (a *Agent) newCounting() (c *counting, board *gauge.Board, err error) {
 		c.conns = &connections{cfg: watch, space: func(pid int) string { return netSpace(a.cfg.ProcRoot, pid) }}
 	}
 	if a.cfg.InFlight.Gauges {
-		board = gauge.NewBoard(gauge.BoardConfig{MaxStreams: a.cfg.InFlight.MaxGauges}, gauge.BoardEnv{Now: a.env.Now, Logger: a.env.Logger.Named("gauges")})
+		board = gauge.NewBoard(gauge.BoardConfig{MaxStreams: a.cfg.InFlight.MaxGauges}, gauge.BoardEnv{
+			Now: a.env.Now, Logger: a.env.Logger.Named("gauges"), Socket: plainSocket,
+		})
 		c.board = board
 	}
 	if a.cfg.InFlight.Declared.On() {
@@ -38,6 +41,26 @@ func (a *Agent) newCounting() (c *counting, board *gauge.Board, err error) {
 		c.declared = d
 	}
 	return c, board, nil
+}
+
+// plainSocket returns the TCP connection below a connection of the server's that passes
+// its bytes on unchanged, nil for one that does not (TLS).
+func plainSocket(c net.Conn) *net.TCPConn {
+	for {
+		switch x := c.(type) {
+		case *net.TCPConn:
+			return x
+		case *limitedConn:
+			c = x.Conn
+		case *replayedConn:
+			if len(x.first) > 0 {
+				return nil
+			}
+			c = x.Conn
+		default:
+			return nil
+		}
+	}
 }
 
 // metrics serves the figures to Prometheus.
@@ -77,10 +100,11 @@ type parts struct {
 
 var errNoConsul = errors.New("agent: register and publish need a Consul client, and there is none")
 
-func (a *Agent) newParts() (p parts, err error) {
+func (a *Agent) newParts() (err error) {
+	p := &a.parts
 	if a.cfg.Register.Service != "" {
 		if p.registrar, err = a.newRegistrar(); err != nil {
-			return p, err
+			return err
 		}
 		if a.cfg.Instance == "" {
 			a.cfg.Instance = p.registrar.ID()
@@ -88,7 +112,7 @@ func (a *Agent) newParts() (p parts, err error) {
 	}
 	if a.cfg.Publish.To != "" {
 		if p.publisher, err = a.newPublisher(); err != nil {
-			return p, err
+			return err
 		}
 	}
 	if a.cfg.AgentCheck.Listen != "" {
@@ -96,7 +120,7 @@ func (a *Agent) newParts() (p parts, err error) {
 			State: a.checkState, Logger: a.env.Logger.Named("agent_check"), Now: a.env.Now, Listen: a.env.Listen,
 		})
 	}
-	return p, err
+	return err
 }
 
 func (a *Agent) newRegistrar() (*register.Registrar, error) {
@@ -117,12 +141,15 @@ func (a *Agent) newPublisher() (*publish.Publisher, error) {
 	if a.env.Consul == nil {
 		return nil, errNoConsul
 	}
-	service := a.cfg.Publish.Service
+	service, instance := a.cfg.Publish.Service, a.cfg.Instance
 	if service == "" {
 		service = a.cfg.Register.Service
 	}
+	if r := a.parts.registrar; r != nil && service == a.cfg.Register.Service {
+		instance = r.ID() // by which sidecars know it, whatever it is called in reports
+	}
 	return publish.New(a.cfg.Publish.Config, publish.Env{
-		Client: a.env.Consul, Logger: a.env.Logger.Named("publish"), Service: service, Instance: a.cfg.Instance, Now: a.env.Now,
+		Client: a.env.Consul, Logger: a.env.Logger.Named("publish"), Service: service, Instance: instance, Now: a.env.Now,
 		Report: func() ([]byte, time.Time, bool) {
 			r, at, ok := a.current()
 			if !ok {

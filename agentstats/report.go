@@ -36,8 +36,8 @@ type Report struct {
 	// the reports of one agent; it says nothing about age, which counts from arrival.
 	At int64 `json:"at"`
 
-	// InFlight is the number of requests in the backend when the poll was answered, at
-	// most 5 ms old; an older count is absent.
+	// InFlight is the number of requests in the backend when the poll was answered, a few
+	// milliseconds old as a rule; a count older than 50 ms is absent.
 	InFlight Opt[float64] `json:"in_flight,omitzero"`
 	// InFlightSource names where InFlight comes from: one of the Source constants.
 	InFlightSource string `json:"in_flight_source,omitempty"`

@@ -95,6 +95,7 @@ func pollTable(c *sidecar.Config) *block {
 			}},
 			{name: "published", settings: []setting{
 				{name: "enabled", dest: flag(&w.Enabled)},
+				{name: "expiry", dest: duration(&w.Expiry)},
 				{name: "prefix", dest: text(&w.Prefix)},
 				{name: "wait", dest: duration(&w.Wait)},
 				{name: "pause", dest: duration(&w.Pause)},

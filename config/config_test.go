@@ -92,6 +92,7 @@ agents {
   }
   published {
     enabled = true
+    expiry = "1m"
     prefix = "team/reports"
     wait = "1m"
     pause = "2s"

@@ -43,7 +43,19 @@ type Config struct {
 // endpoints whose agents cannot be polled.
 type Published struct {
 	Enabled bool
+	// Expiry is the age from which such a report does not count, 1 s to 1 h: three times
+	// the agents' max_interval.
+	Expiry time.Duration
 	publish.WatchConfig
+}
+
+// Validate reports everything that is wrong.
+func (p Published) Validate() error {
+	err := p.WatchConfig.Validate()
+	if p.Expiry < time.Second || p.Expiry > time.Hour {
+		err = errors.Join(err, fmt.Errorf("published expiry is %v, allowed are 1s to 1h", p.Expiry))
+	}
+	return err
 }
 
 // LogConfig says what is logged and how.
@@ -73,7 +85,7 @@ func DefaultConfig() Config {
 		Admin:  admin.DefaultConfig(),
 		Log:    LogConfig{Level: "info", Format: "text"}, // as HashiCorp's tools do
 		Agents: agentstats.DefaultPollConfig(),
-		Gauges: gauge.DefaultConfig(), Published: Published{WatchConfig: publish.DefaultWatchConfig()},
+		Gauges: gauge.DefaultConfig(), Published: Published{Expiry: 3 * publish.DefaultConfig().MaxInterval, WatchConfig: publish.DefaultWatchConfig()},
 		Grace: 30 * time.Second, // Kubernetes' default grace period; Nomad's kill_timeout is 5 s
 	}
 }

@@ -18,9 +18,6 @@ const (
 	// adoptOne of this many reports of a broadcast have their in-flight adopted
 	// (PICKING.md, "Polling"): else all sidecars act on the same news at once.
 	adoptOne = 10
-	// publishedExpiry is three times the interval at which agents publish at least
-	// (publish.Config.MaxInterval, by default).
-	publishedExpiry = 90 * time.Second
 	// replays is for how long after a polled report an older one that was published
 	// is told by the agent's clock: one that was set back must not silence it.
 	replays = time.Minute
@@ -32,7 +29,9 @@ type loadsEnv struct {
 	Rand     func(n uint32) uint32
 	InFlight func(id string) int64              // this sidecar's own, balance.Balancer.InFlight
 	Set      func(id string, load *picker.Load) // balance.Balancer.SetLoad
-	Log      hclog.Logger
+	// Published is the age from which a published report does not count.
+	Published time.Duration
+	Log       hclog.Logger
 }
 
 // loads makes one picture of each endpoint's load out of what comes of it: its
@@ -175,7 +174,7 @@ func (s *loads) publish(id string, value []byte, gone bool) {
 		return // older than what was polled
 	}
 	l := loadFrom(&r)
-	l.At, l.Expires = now, now+publishedExpiry
+	l.At, l.Expires = now, now+s.env.Published
 	if n := l.InFlight; n >= 0 && s.env.Rand(adoptOne) == 0 {
 		e.adopted = flight{n: n, own: float64(s.env.InFlight(id)), at: now, expires: l.Expires}
 	}

@@ -34,7 +34,8 @@ func newLoadRig(t *testing.T, cfg ORCAConfig) *loadRig {
 	r := &loadRig{t: t, now: time.Second, draw: 1}
 	r.loads = newLoads(cfg, loadsEnv{
 		Now: func() time.Duration { return r.now }, Rand: func(n uint32) uint32 { return r.draw % n },
-		InFlight: func(string) int64 { return r.own },
+		InFlight:  func(string) int64 { return r.own },
+		Published: 90 * time.Second,
 		Set: func(id string, l *picker.Load) {
 			if id != "a" {
 				t.Errorf("the balancer is told of %q", id)

@@ -49,7 +49,7 @@ func (sc *Sidecar) newService(c ServiceConfig, source discovery.Source, env bala
 		return nil, fmt.Errorf("service %q: %w", c.Name, err)
 	}
 	s.loads = newLoads(c.ORCA, loadsEnv{
-		Now: env.Now, Rand: env.Rand, InFlight: own, Set: s.balancer.SetLoad, Log: agentLog,
+		Now: env.Now, Rand: env.Rand, InFlight: own, Set: s.balancer.SetLoad, Published: sc.cfg.Published.Expiry, Log: agentLog,
 	})
 	if sc.cfg.Published.Enabled {
 		s.watcher, err = publish.NewWatcher(c.Discover.Service, sc.cfg.Published.WatchConfig, publish.WatchEnv{Client: sc.client, Logger: agentLog})

@@ -44,7 +44,8 @@ type BoardConfig struct {
 // DefaultBoardConfig returns the agent's defaults.
 func DefaultBoardConfig() BoardConfig {
 	return BoardConfig{
-		// Thousands of sidecars at most, as with polls; each costs some 5 KiB here.
+		// Thousands of sidecars at most, as with polls; each costs a descriptor here, and
+		// with TLS a goroutine.
 		MaxStreams: 4096,
 	}
 }

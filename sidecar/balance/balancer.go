@@ -380,14 +380,6 @@ func (b *Balancer) SetLoad(id string, l *picker.Load) {
 	}
 }
 
-// InFlight returns this sidecar's requests at the endpoint with this ID now.
-func (b *Balancer) InFlight(id string) int64 {
-	if m := b.snap.Load().byID[id]; m != nil {
-		return int64(m.ep.InFlight())
-	}
-	return 0
-}
-
 // Now reads the balancer's clock.
 func (b *Balancer) Now() time.Duration { return b.env.Now() }
 

@@ -34,7 +34,7 @@ const (
 func (r *ring) at(ticket uint64) (*[2]atomic.Uint64, uint64) {
 	const lines = ringSize / 4 // four slots of 16 bytes in a line of 64
 	i := ticket % ringSize
-	return &r.slots[i%lines*4+i/lines], ticket / ringSize << dataBits
+	return &r.slots[i%lines*4+i/lines], (ticket/ringSize + 1) << dataBits
 }
 
 // put writes the record of a ticket: when, and 50 bits that are not all 0.

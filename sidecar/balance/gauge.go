@@ -26,3 +26,11 @@ func (m *member) inFlightChanged() {
 		m.gauge.Changed()
 	}
 }
+
+// InFlight returns this sidecar's requests at the endpoint with this ID now.
+func (b *Balancer) InFlight(id string) int64 {
+	if m := b.snap.Load().byID[id]; m != nil {
+		return int64(m.ep.InFlight())
+	}
+	return 0
+}
