@@ -140,18 +140,18 @@ func (b *backend) awaitHeld(n int64) {
 func (b *backend) kill() { b.proc.Kill() }
 
 // startAgent runs `outrigger agent` for the backend, with what stands in its
-// backend block, and returns its process and port.
-func startAgent(t *testing.T, b *backend, watch string) (*process, int) {
+// backend block and more of its agent block, and returns its process and port.
+func startAgent(t *testing.T, b *backend, watch string, more ...string) (*process, int) {
 	t.Helper()
 	port := freePort(t)
 	file := filepath.Join(t.TempDir(), "agent-"+b.name+".hcl")
-	text := fmt.Sprintf("agent {\n  listen = %q\n  backend {\n%s\n}\n}\n", loopback(port), watch)
+	text := fmt.Sprintf("agent {\n  listen = %q\n  backend {\n%s\n}\n%s\n}\n", loopback(port), watch, strings.Join(more, "\n"))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p := start(t, harness.Spec{Name: "agent " + b.name, Path: suite.outrigger, Args: []string{"agent", "-config", file}})
 	eventually(t, 20*time.Second, "the agent of "+b.name, func() error {
-		_, err := getOnce(loopback(port), "/v1/report")
+		_, err := getOnce(loopback(port), "/healthz")
 		return err
 	})
 	return p, port

@@ -18,6 +18,7 @@ import (
 type sidecarSpec struct {
 	consul   string // address; "": the shared one's
 	inConsul string // more of the consul block
+	agents   string // of the agents block
 	grace    string // "": 5s
 	stateDir string
 	services []block
@@ -95,6 +96,9 @@ func configure(t *testing.T, spec sidecarSpec) *sidecar {
 	}
 	if spec.stateDir != "" {
 		s.write("state_dir.hcl", fmt.Sprintf("state_dir = %q\n", spec.stateDir))
+	}
+	if spec.agents != "" {
+		s.write("agents.hcl", "agents {\n"+spec.agents+"\n}\n")
 	}
 	s.write("base.hcl", fmt.Sprintf(`
 consul {
