@@ -190,6 +190,7 @@ func (a *Agent) take() {
 	r.PollMS = pollAsked(a.crowd.polling.Load())
 	s, err := prepare(r, now, state, a.live != nil)
 	if err != nil {
+		a.crowd.failed.Add(1)
 		a.env.Logger.Error("a sample was dropped", "error", err)
 		return
 	}

@@ -48,6 +48,7 @@ func prepare(r Report, at time.Time, state string, live bool) (*served, error) {
 // compose appends the report as it is now: the sample, the live figures and what the
 // poll declared.
 func (a *Agent) compose(b []byte, s *served, now time.Time, own Opt[int64]) []byte {
+	a.crowd.polls.Add(1)
 	var l Live
 	at := s.report.At
 	if a.live != nil {

@@ -22,6 +22,9 @@ const (
 	// 617 with none at all, so a count of 50 ms is still better than none. Ages above
 	// 20 ms come of several hundred busy connections (sockets.Config.Budget).
 	countAge = 50 * time.Millisecond
+	// askedFor is for how long after the last question windows are still followed: an
+	// agent that nobody asks need not look. Prometheus asks once a minute or more often.
+	askedFor = time.Minute
 )
 
 // counting finds out, when somebody asks, how many requests are in the backend: what
@@ -46,6 +49,7 @@ type counting struct {
 	}
 
 	mu       sync.Mutex
+	asked    time.Time // when somebody last wanted to know
 	at       time.Time
 	last     Live
 	err      Opt[float64] // error share that the backend declares
@@ -60,6 +64,7 @@ type counting struct {
 func (c *counting) look(time.Time) Live {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.asked = c.now()
 	return c.count()
 }
 
@@ -150,6 +155,12 @@ func (c *counting) tick(now time.Time, r *Report, pid int) (err Opt[float64]) {
 	}
 	if c.conns != nil {
 		c.conns.follow(pid)
+	}
+	if c.asked.IsZero() || now.Sub(c.asked) > askedFor {
+		c.inFlight.reset()
+		c.queue.reset()
+		c.err = Opt[float64]{}
+		return c.err
 	}
 	c.count()
 	inFlight, known := c.inFlight.take(now)

@@ -166,3 +166,32 @@ func TestKernelFailsOnce(t *testing.T) {
 		t.Errorf("logged:\n%s", out.buf.String())
 	}
 }
+
+// TestNobodyAsks: an agent that nobody asks does not look at the backend's connections,
+// and what it saw before does not count for the time between.
+func TestNobodyAsks(t *testing.T) {
+	now := time.Unix(1000, 0)
+	k := &saysKernel{}
+	c := &counting{now: func() time.Time { return now }, conns: k, log: new(log).logger()}
+	tick := func() {
+		now = now.Add(250 * ms)
+		k.s = sockets.Sample{At: now, InFlight: 10}
+		c.tick(now, &Report{Used: Some(0.5), Avail: Some(2.0), Cores: Some(2.0)}, 7)
+	}
+	tick()
+	if k.looks != 0 {
+		t.Errorf("%d looks before anybody asked", k.looks)
+	}
+	c.look(now)
+	for range 8 {
+		tick()
+	}
+	if k.looks != 9 {
+		t.Errorf("%d looks, want 9", k.looks)
+	}
+	now = now.Add(2 * time.Minute)
+	tick()
+	if k.looks != 9 || c.inFlight != (meanGauge{}) {
+		t.Errorf("%d looks two minutes after the last question, mean %+v", k.looks, c.inFlight)
+	}
+}

@@ -72,7 +72,10 @@ func (a *Agent) metrics() (http.Handler, error) {
 			return r, a.env.Now().Sub(at), ok
 		},
 		counts: func() counts {
-			c := counts{open: a.crowd.open.Load(), polling: a.crowd.polling.Load()}
+			c := counts{
+				polls: a.crowd.polls.Load(), open: a.crowd.open.Load(), polling: a.crowd.polling.Load(),
+				turnedAway: a.crowd.turnedAway.Load(), refused: a.crowd.refused.Load(), samplesFailed: a.crowd.failed.Load(),
+			}
 			if p := a.parts.checks; p != nil {
 				s := p.Stats()
 				c.checks, c.checksTurnedAway = Some(int64(s.Answered)), Some(int64(s.TurnedAway))

@@ -125,6 +125,7 @@ func (a *Agent) guarded(h http.Handler) http.Handler {
 			h.ServeHTTP(w, r)
 			return
 		}
+		a.crowd.refused.Add(1)
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		http.Error(w, "unauthorized", http.StatusUnauthorized)
 	})
@@ -233,7 +234,11 @@ type crowd struct {
 	polling atomic.Int64
 	most    int64
 	log     hclog.Logger
-	full    bool // said so; only for the goroutine that accepts
+	// Since the start: polls answered, connections above most, requests without the right
+	// token, samples that could not be encoded.
+	polls, turnedAway, refused, failed atomic.Uint64
+
+	full bool // said so; only for the goroutine that accepts
 }
 
 // enter counts a new connection, unless there are too many.
@@ -243,6 +248,7 @@ func (c *crowd) enter() bool {
 		return true
 	}
 	c.open.Add(-1)
+	c.turnedAway.Add(1)
 	if !c.full {
 		c.full = true
 		c.log.Warn("connections are turned away: all that max_conns allows are open", "max_conns", c.most)
