@@ -24,8 +24,10 @@
 //     It is idle when something sent is not acknowledged, or was acknowledged by a bare
 //     ACK later on: a client's next request carries the ACK itself. Else the segment
 //     counters tell, where this connection's earlier samples showed how many segments
-//     one response takes. What is left counts as the probability that it is busy, which
-//     is learnt from the connections where the stamps are clear (see tieOdds).
+//     one response takes, or that the kernel never had to acknowledge a request by
+//     itself. What is left counts as the probability that it is busy, which is learnt
+//     from requests whose time is known, from what the counters add up to, and from the
+//     bare ACKs (see tieOdds). [Sample] says how much of it is guesswork.
 //
 // # Where it errs
 //

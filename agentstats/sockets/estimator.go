@@ -67,9 +67,10 @@ func (e *estimator) look(c *conn, r *record, now time.Duration, seen bool) {
 	if moved {
 		c.moved = now
 	}
+	e.odds.follow(c, r, v, now, seen)
 	if moved || c.tie && !v.tie {
-		e.odds.learn(r, v, h)
-		if h == byStamps || h == byAck {
+		e.odds.learn(c, r, v, h, seen)
+		if h == byFirst && r.dataIn <= 1 || h == byStamps || h == byAck {
 			c.rhythm.learn(r, v == isBusy)
 		}
 	}
@@ -126,6 +127,7 @@ func (e *estimator) sum(opened float64) Sample {
 		switch {
 		case c.tie:
 			s.Ties++
+			s.Unsure += e.odds.unsure(c.last.recvAge, c.busy)
 		case c.busy == 1:
 			s.Busy++
 		}

@@ -13,6 +13,7 @@ type conn struct {
 	atDump float64       // busy, as that search found it
 
 	verdict
+	long   bool // the request in it is known to take longer than a tick
 	rhythm rhythm
 	stream stream
 }
@@ -32,7 +33,8 @@ var (
 type how uint8
 
 const (
-	byNothing how = iota // no request yet, the first request, unread bytes
+	byNothing how = iota // unread bytes, a full send buffer, a stream
+	byFirst              // no request yet, or the first one
 	byStamps             // the stamps of data received and sent differ
 	byAck                // a tie, resolved by acknowledgements
 	byCount              // a tie, resolved by segment counters
@@ -44,14 +46,14 @@ const (
 func judge(c *conn, r *record, seen bool, o *tieOdds) (verdict, how) {
 	switch {
 	case r.bytesIn == 0:
-		return isIdle, byNothing
+		return isIdle, byFirst
 	case r.bytesOut == 0 && r.notsent == 0:
-		return isBusy, byNothing
+		return isBusy, byFirst
 	case r.rqueue > 0 && r.recvAge <= r.sentAge:
 		return isBusy, byNothing
 	case r.rqueue > 0:
 		// Pipelined, or a body that the backend answered without reading and never will.
-		return verdict{busy: o.service.survival(r.sentAge), tie: true}, byNothing
+		return verdict{busy: o.lasts(r.sentAge), tie: true}, byNothing
 	case r.writerWaits():
 		return isBusy, byNothing
 	case r.recvAge < r.sentAge:
@@ -69,6 +71,9 @@ func judge(c *conn, r *record, seen bool, o *tieOdds) (verdict, how) {
 // the shortest time after which keep-alive probes may begin (1 s), which count as well.
 const ackMax = 900
 
+// ackDue is when data that no response has acknowledged is acknowledged by the kernel.
+const ackDue = 250
+
 // judgeTie decides between a request that was answered within one tick of the clock
 // and one that followed the last response within it.
 func judgeTie(c *conn, r *record, seen bool, o *tieOdds) (verdict, how) {
@@ -80,6 +85,8 @@ func judgeTie(c *conn, r *record, seen bool, o *tieOdds) (verdict, how) {
 	}
 	in, out := r.dataIn-c.last.dataIn, r.dataOut-c.last.dataOut
 	switch {
+	case r.segsOut == r.dataOut && r.recvAge >= ackDue:
+		return isIdle, byCount // the kernel never acknowledged but by responses
 	case !seen:
 	case out > 0 && r.segsIn-c.last.segsIn == in:
 		return isBusy, byAck // no bare ACK: requests have acknowledged the responses
@@ -90,7 +97,7 @@ func judgeTie(c *conn, r *record, seen bool, o *tieOdds) (verdict, how) {
 	case c.tie:
 	case in == 0 && out == 0:
 		return c.verdict, byNothing
-	case in == 1 && c.busy == 0, in == 0:
+	case in == 1 && c.busy == 0 && c.last.sentAge > 0, in == 0: // a response in pieces may have had more to come
 		return isIdle, byCount
 	case in == 1 && out == 1 && c.busy == 1:
 		return isBusy, byCount
@@ -98,7 +105,7 @@ func judgeTie(c *conn, r *record, seen bool, o *tieOdds) (verdict, how) {
 	if v, ok := c.rhythm.verdict(r); ok {
 		return v, byCount
 	}
-	return verdict{busy: o.busy(r.sentAge), tie: true}, byOdds
+	return verdict{busy: o.busy(c, r, seen), tie: true}, byOdds
 }
 
 // writerWaits tells whether a writer would have to wait for room: the kernel wakes it
@@ -111,76 +118,6 @@ func (r *record) writerWaits() bool {
 func (r *record) same(q *record) bool {
 	return r.bytesIn == q.bytesIn && r.dataIn == q.dataIn &&
 		r.dataOut == q.dataOut && r.bytesOut+uint64(r.notsent) == q.bytesOut+uint64(q.notsent)
-}
-
-// rhythm learns how many segments a response takes where every request takes one:
-// then sent - perResponse*received is one constant while idle, and smaller by
-// perResponse while busy. Two clear looks fix the numbers, two more must agree before
-// they are believed, and one that does not discards them.
-type rhythm struct {
-	in, out uint32 // the counters at the first clear look
-	busy    bool   // its verdict
-	per     uint32 // segments per response, 0 unknown
-	agreed  uint8
-	held    bool // a first look is held
-}
-
-const rhythmBelief = 2
-
-// learn takes a look whose verdict is clear.
-func (h *rhythm) learn(r *record, busy bool) {
-	in, out := r.dataIn-h.in, r.dataOut-h.out
-	if h.held && in == 0 && out == 0 && busy == h.busy {
-		return
-	}
-	if h.per > 0 {
-		if v, ok := h.predict(r); ok && (v == isBusy) == busy {
-			h.agreed = min(h.agreed+1, rhythmBelief)
-			h.set(r, busy)
-			return
-		}
-	}
-	per := uint32(0)
-	if h.held {
-		// Responses between the looks: one per request, but for those under way.
-		n := in
-		if h.busy {
-			n++
-		}
-		if busy {
-			n--
-		}
-		if n > 0 && n < 1<<31 && out%n == 0 {
-			per = out / n
-		}
-	}
-	*h = rhythm{per: per}
-	h.set(r, busy)
-}
-
-func (h *rhythm) set(r *record, busy bool) {
-	h.in, h.out, h.busy, h.held = r.dataIn, r.dataOut, busy, true
-}
-
-func (h *rhythm) verdict(r *record) (verdict, bool) {
-	if h.agreed < rhythmBelief {
-		return verdict{}, false
-	}
-	return h.predict(r)
-}
-
-func (h *rhythm) predict(r *record) (verdict, bool) {
-	in, out := r.dataIn-h.in, r.dataOut-h.out
-	if h.busy {
-		in++ // as if counted from just before that request
-	}
-	switch out {
-	case h.per * in:
-		return isIdle, true
-	case h.per * (in - 1):
-		return isBusy, in > 0
-	}
-	return verdict{}, false
 }
 
 // stream follows a response that is written piece by piece.

@@ -14,6 +14,10 @@ type Sample struct {
 	// known, Established all that are open, Unaccepted those of them that wait for the
 	// backend to accept them.
 	Busy, Ties, Established, Unaccepted int
+	// Unsure is how many of the Ties are expected to be judged wrongly if each is rounded,
+	// 0 to half of them; half of those of which there is no evidence yet. Where it is not
+	// small beside InFlight, that is guesswork.
+	Unsure float64
 	// New is what is expected on connections opened since the last search for them.
 	New float64
 

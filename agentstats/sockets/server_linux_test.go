@@ -20,15 +20,15 @@ import (
 )
 
 // TestPythonServers watches backends that know nothing of it. The truth is what their
-// clients wait for; they sleep for 30 ms per request.
+// clients wait for; they sleep for 30 ms per request where nothing else is said.
 func TestPythonServers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts servers")
 	}
 	const app = `
-import time
+import os, time
 def app(environ, start_response):
-    time.sleep(0.03)
+    time.sleep(float(os.environ.get("SLEEP", "0.03")))
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
     return [b"ok"]
 `
@@ -66,12 +66,15 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), H).serve_forever()
 	}{
 		{"gunicorn sync, 2 workers", gunicorn("-w", "2"), 6, client{fresh: true, get: true, think: constant(10 * time.Millisecond)}, 0},
 		{"gunicorn gthread, keep-alive", gunicorn("-w", "1", "-k", "gthread", "--threads", "8"), 6, client{get: true, think: exponential(20 * time.Millisecond)}, 10},
+		{"gunicorn gthread, 300 ms, reused at once", gunicorn("-w", "2", "-k", "gthread", "--threads", "16", "-e", "SLEEP=0.3"), 12, client{get: true}, 6},
+		{"gunicorn gthread, 1 ms, think 300 ms", gunicorn("-w", "2", "-k", "gthread", "--threads", "16", "-e", "SLEEP=0.001"), 12, client{get: true, think: constant(300 * time.Millisecond)}, 6},
 		{"http.server, keep-alive", []string{"python3", "plain.py", "PORT"}, 10, client{get: true, think: exponential(20 * time.Millisecond)}, 20},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := exec.LookPath(c.command[0]); err != nil {
 				t.Skip(err)
 			}
+			t.Parallel() // they sleep
 			b := startCommand(t, dir, c.command)
 			var idle sync.WaitGroup
 			for range c.idle {
@@ -88,7 +91,7 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), H).serve_forever()
 			defer close(stop)
 			w := open(t, b.port, "")
 			w.cfg.Budget = DefaultConfig().Budget
-			res := compare(t, b, w, time.Second, 1500*time.Millisecond, 10*time.Millisecond)
+			res := compare(t, b, w, 500*time.Millisecond, 1500*time.Millisecond, 10*time.Millisecond)
 			t.Logf("| %s | %d + %d | %.1f | %.1f | %.1f | %+.0f %% | %.0f %% |", c.name, c.clients, c.idle, res.truth, res.ties, res.est,
 				100*(res.est-res.truth)/max(res.truth, 1), 100*res.absErr/max(res.truth, 1))
 			if limit := 0.3*res.truth + 1; res.looks == 0 || math.Abs(res.est-res.truth) > limit {

@@ -19,21 +19,42 @@ import (
 	"outrigger/test/harness"
 )
 
-// hogEnv turns this test binary into a process that holds as many bytes of memory.
+// hogEnv turns this test binary into a process that moves to a control group, as
+// "MEBIBYTES /path", and holds as much memory there.
 const hogEnv = "OUTRIGGER_E2E_HOG"
 
 // Here and not in TestMain, which knows the children that more than one test has.
 func init() {
-	n, err := strconv.Atoi(os.Getenv(hogEnv))
-	if err != nil {
+	size, group, ok := strings.Cut(os.Getenv(hogEnv), " ")
+	if !ok {
 		return
 	}
-	held := make([]byte, n)
-	for i := 0; i < n; i += os.Getpagesize() {
+	n, err := strconv.Atoi(size)
+	if err == nil { // memory is charged to where it is first written
+		err = joinCell(group, os.Getpid())
+	}
+	var held []byte
+	if err == nil { // not of the heap, which with -race would take several times as much
+		held, err = syscall.Mmap(-1, 0, n<<20, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "hog:", err)
+		os.Exit(1)
+	}
+	for i := 0; i < len(held); i += os.Getpagesize() {
 		held[i] = 1
 	}
 	time.Sleep(time.Hour)
 	runtime.KeepAlive(held)
+}
+
+// joinCell moves a process to one of a cell's groups.
+func joinCell(group string, pid int) error {
+	var errs []error
+	for _, mount := range cellMounts() {
+		errs = append(errs, os.WriteFile(mount+group+"/cgroup.procs", []byte(strconv.Itoa(pid)), 0o644))
+	}
+	return errors.Join(errs...)
 }
 
 // haproxy is a HAProxy's process with one backend of servers, as a test handles it.
@@ -244,17 +265,19 @@ type cell struct{ path, app, foe string }
 
 const (
 	cellCores  = 0.4
-	cellMemory = 256 << 20
+	cellMemory = 256 // MiB
 )
 
-var cellMounts = []string{"/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpuacct", "/sys/fs/cgroup/memory"}
+func cellMounts() []string {
+	return []string{"/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpuacct", "/sys/fs/cgroup/memory"}
+}
 
 func newCell(t *testing.T, name string) *cell {
 	t.Helper()
 	path := fmt.Sprintf("/outrigger-e2e-%d-%s", os.Getpid(), name)
 	c := &cell{path, path + "/app", path + "/foe"}
 	dirs := []string{c.app, c.foe, c.path} // inner ones first
-	for _, mount := range cellMounts {
+	for _, mount := range cellMounts() {
 		if _, err := os.Stat(mount + "/cgroup.procs"); err != nil {
 			t.Skipf("takes cgroup v1 with the controllers cpu, cpuacct and memory: %v", err)
 		}
@@ -267,7 +290,7 @@ func newCell(t *testing.T, name string) *cell {
 		}
 	}
 	t.Cleanup(func() { // after those of the processes in it
-		for _, mount := range cellMounts {
+		for _, mount := range cellMounts() {
 			for _, dir := range dirs {
 				eventually(t, 5*time.Second, "the control group to be empty", func() error {
 					if err := os.Remove(mount + dir); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -280,7 +303,7 @@ func newCell(t *testing.T, name string) *cell {
 	})
 	c.write(t, "cpu", c.path, "cpu.cfs_period_us", 100000)
 	c.write(t, "cpu", c.path, "cpu.cfs_quota_us", cellCores*100000)
-	c.write(t, "memory", c.path, "memory.limit_in_bytes", cellMemory)
+	c.write(t, "memory", c.path, "memory.limit_in_bytes", cellMemory<<20)
 	return c
 }
 
@@ -293,8 +316,8 @@ func (c *cell) write(t *testing.T, controller, group, file string, n int) {
 
 func (c *cell) add(t *testing.T, group string, p *process) {
 	t.Helper()
-	for _, controller := range []string{"cpu", "cpuacct", "memory"} {
-		c.write(t, controller, group, "cgroup.procs", p.PID())
+	if err := joinCell(group, p.PID()); err != nil {
+		t.Fatal(err)
 	}
 }
 
