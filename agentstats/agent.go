@@ -2,7 +2,6 @@ package agentstats
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -40,13 +39,16 @@ type Env struct {
 	// Consul is a client of the Consul agent on the backend's host; required where the
 	// agent registers or publishes. It bounds what it reads (discovery.NewClient's do).
 	Consul *api.Client
+	// Hurry ends when the drain after Run's ctx is to be cut short: the backend is
+	// deregistered at once then. Default: never.
+	Hurry context.Context
 	// OwnProcess says that the agent is all there is in this process, so that it gives
 	// memory back when it has started.
 	OwnProcess bool
 }
 
-// Agent samples one backend and serves the newest report. It only reads: nothing a
-// peer sends changes anything.
+// Agent samples one backend and serves the newest report. It reads: what peers send
+// changes nothing but the gauges, which are taken as gaugesRefused allows.
 type Agent struct {
 	cfg     Config
 	env     Env
@@ -62,6 +64,7 @@ type Agent struct {
 	routes []route // what is served besides reports and health; not to be changed after Run
 
 	counting *counting
+	board    *gauge.Board // counting's; nil: gauges are not taken
 	parts    parts
 	draining atomic.Bool
 
@@ -95,6 +98,7 @@ func NewAgent(cfg Config, env Env) (*Agent, error) {
 	}
 	a.live = a.counting.look
 	if board != nil {
+		a.board = board
 		a.routes = append(a.routes, route{"GET " + gauge.Path, board})
 	}
 	if err = a.newParts(); err != nil {
@@ -121,11 +125,18 @@ func (a *Agent) Report() (Report, bool) {
 // Run samples and serves until ctx ends, which is no error. A backend that is not
 // there (yet) is none either: reports then say that it does not listen. Where it is
 // registered, it is taken out of Consul then and drained, which Config.Register.Drain
-// bounds, and served until that is done. Call it once.
+// bounds, and served until that is done. An error of the agent's own changes nothing in
+// Consul: the backend may be well. Call it once.
 func (a *Agent) Run(ctx context.Context) error {
 	l, err := a.env.Listen("tcp", a.cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("agent: cannot listen on %s: %w (set listen to a free port on an address of this host)", a.cfg.Listen, err)
+	}
+	if p := a.parts.checks; p != nil { // before anything is told of a backend
+		if err := p.Open(); err != nil {
+			_ = l.Close()
+			return fmt.Errorf("agent: %w", err)
+		}
 	}
 	defer a.counting.close()
 	if s, ok := a.sampler.(interface{ close() }); ok {
@@ -153,13 +164,32 @@ func (a *Agent) Run(ctx context.Context) error {
 	case err = <-failed:
 	case <-ctx.Done():
 		a.draining.Store(true)
-	}
-	if r := a.parts.registrar; r != nil {
-		err = errors.Join(err, r.Shutdown(context.WithoutCancel(ctx)))
+		err = a.leave()
 	}
 	stop()
 	running.Wait()
 	return err
+}
+
+// leave takes the backend out of service, in Consul or before HAProxy, and returns when
+// it may end or Env.Hurry does.
+func (a *Agent) leave() error {
+	hurry := a.env.Hurry
+	if hurry == nil {
+		hurry = context.Background()
+	}
+	if r := a.parts.registrar; r != nil {
+		return r.Shutdown(hurry)
+	}
+	if a.parts.checks != nil {
+		t := time.NewTimer(a.cfg.AgentCheck.Drain)
+		defer t.Stop()
+		select {
+		case <-hurry.Done():
+		case <-t.C:
+		}
+	}
+	return nil
 }
 
 func (a *Agent) loop(ctx context.Context) {

@@ -25,7 +25,7 @@ const maxHead = 4 << 10
 // for concurrent use.
 type client struct {
 	addr string
-	dial func(ctx context.Context, addr string) (net.Conn, error)
+	dial func(ctx context.Context) (net.Conn, error)
 	now  func() time.Duration
 	auth string // value of Authorization; "" is none
 
@@ -85,7 +85,7 @@ func (c *client) poll(ctx context.Context, timeout time.Duration, inFlight func(
 func (c *client) connect(ctx context.Context, deadline time.Time) error {
 	dialing, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	conn, err := c.dial(dialing, c.addr)
+	conn, err := c.dial(dialing)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"path"
 	"reflect"
 	"slices"
@@ -79,7 +80,7 @@ type InFlight struct {
 	// Kernel looks at the TCP connections to Backend.Port; without a port it cannot.
 	Kernel bool
 	// Gauges takes what sidecars send of their own (agents { gauges } there), in at most
-	// MaxGauges streams.
+	// MaxGauges streams, but only from those whom the agent knows: see gaugesRefused.
 	Gauges    bool
 	MaxGauges int
 }
@@ -142,7 +143,7 @@ func (c Config) Validate() error {
 	if c.AgentCheck.Listen != "" && c.AgentCheck.Listen == c.Listen {
 		bad("agent_check listens on %s, as the agent does: HAProxy's checks need a port of their own", c.Listen)
 	}
-	errs = append(errs, c.validateConsul())
+	errs = append(errs, c.validateConsul(), c.validateNames())
 	if !path.IsAbs(c.ProcRoot) || !path.IsAbs(c.CgroupRoot) {
 		bad("the proc and cgroup roots must be absolute paths, not %q and %q", c.ProcRoot, c.CgroupRoot)
 	}
@@ -167,6 +168,53 @@ func (c Config) validateConsul() error {
 		errs = append(errs, errors.New("publish needs to know the backend: write its service in publish and its service ID as instance, or let the agent register it"))
 	}
 	return errors.Join(append(errs, c.Publish.Config.Validate())...)
+}
+
+// gaugesRefused says why sidecars' gauges are not taken, "" where they are. A gauge moves
+// requests, for as long as its stream lives: whoever can send one can keep them from the
+// backend. So it takes a token, a certificate, or being on this host.
+func (c Config) gaugesRefused() string {
+	if !c.InFlight.Gauges || c.Token != "" || c.TLS.ClientCAFile != "" || loopback(c.Listen) {
+		return ""
+	}
+	return "anybody who reaches " + c.Listen + " could send some: set token, tls { client_ca_file } or in_flight { gauges = false }"
+}
+
+// loopback reports whether an "ADDR:PORT" can be reached from this host alone.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	return err == nil && loopbackHost(host)
+}
+
+func loopbackHost(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
+
+// validateNames checks that sidecars find this agent by what is registered, and know its
+// reports.
+func (c Config) validateNames() error {
+	r := c.registration()
+	if r.Service == "" {
+		return nil
+	}
+	var errs []error
+	if r.ID != "" || r.Address != "" { // else the host's name is in it, and newParts sees to it
+		errs = append(errs, checkInstance(c.Instance, r.InstanceID("")))
+	}
+	if r.Address != "" && !loopbackHost(r.Address) && loopback(c.Listen) && c.Publish.To == "" {
+		errs = append(errs, fmt.Errorf("listen %s is reached from this host alone, but the backend is registered at %s: sidecars elsewhere could not poll; listen on %s", c.Listen, r.Address, r.Address))
+	}
+	return errors.Join(errs...)
+}
+
+// checkInstance refuses reports about another instance than the registered one, which
+// sidecars would drop.
+func checkInstance(instance, id string) error {
+	if instance == "" || instance == id {
+		return nil
+	}
+	return fmt.Errorf("instance %q is not the ID %q that is registered, so sidecars would drop its reports: leave instance out, or set register's id", instance, id)
 }
 
 // registration is Register with the backend's port where it has none.

@@ -23,6 +23,19 @@ func TestConfigValidate(t *testing.T) {
 		"cgroup and port": {func(c *Config) { c.Backend.Cgroup = "/system.slice/app.service" }, ""},
 		"all addresses":   {func(c *Config) { c.Listen = "0.0.0.0:7070" }, ""},
 
+		"instance as registered": {func(c *Config) {
+			c.Register.Service, c.Register.ID, c.Instance = "web", "web-1", "web-1"
+		}, ""},
+		"instance not as registered": {func(c *Config) {
+			c.Register.Service, c.Register.ID, c.Instance = "web", "web-1", "mine"
+		}, "would drop its reports"},
+		"registered elsewhere": {func(c *Config) {
+			c.Listen, c.Register.Service, c.Register.Address = "127.0.0.1:7070", "web", "10.1.2.3"
+		}, "reached from this host alone"},
+		"registered elsewhere, published": {func(c *Config) {
+			c.Listen, c.Register.Service, c.Register.Address, c.Publish.To = "localhost:7070", "web", "10.1.2.3", "consul"
+		}, ""},
+
 		"no listen":       {func(c *Config) { c.Listen = "" }, "with the address written out"},
 		"no address":      {func(c *Config) { c.Listen = ":7070" }, "with the address written out"},
 		"port 0":          {func(c *Config) { c.Listen = "10.0.0.5:0" }, "1 to 65535"},
@@ -57,10 +70,14 @@ func TestPollConfig(t *testing.T) {
 		t.Error(err)
 	}
 	for want, change := range map[string]func(*PollConfig){
-		"interval 0s":     func(c *PollConfig) { c.Interval = 0 },
-		"jitter NaN":      func(c *PollConfig) { c.Jitter = math.NaN() },
-		"jitter 0.6":      func(c *PollConfig) { c.Jitter = 0.6 },
-		"timeout -1s":     func(c *PollConfig) { c.Timeout = -time.Second },
+		"interval 0s": func(c *PollConfig) { c.Interval = 0 },
+		"jitter NaN":  func(c *PollConfig) { c.Jitter = math.NaN() },
+		"jitter 0.6":  func(c *PollConfig) { c.Jitter = 0.6 },
+		"timeout -1s": func(c *PollConfig) { c.Timeout = -time.Second },
+		"longer than": func(c *PollConfig) { c.Timeout = time.Minute },
+		"be shown it": func(c *PollConfig) {
+			c.Token, c.TLS = testToken, ClientTLS{Enabled: true, InsecureSkipVerify: true}
+		},
 		"max_backoff 1ms": func(c *PollConfig) { c.MaxBackoff = time.Millisecond },
 		"expiry 1ms":      func(c *PollConfig) { c.Expiry = time.Millisecond },
 	} {
@@ -88,5 +105,27 @@ func TestPollConfig(t *testing.T) {
 	c.Expiry = time.Second
 	if got := c.expiry(time.Second); got != 2*time.Second {
 		t.Errorf("a configured expiry must grow with the interval: got %v", got)
+	}
+}
+
+// What would show the token to others is warned of, and nothing else.
+func TestPollWarnings(t *testing.T) {
+	for _, x := range []struct {
+		token string
+		tls   ClientTLS
+		want  string // "": no warning
+	}{
+		{"", ClientTLS{}, ""},
+		{"", ClientTLS{Enabled: true}, ""},
+		{"", ClientTLS{Enabled: true, InsecureSkipVerify: true}, "insecure_skip_verify is on"},
+		{testToken, ClientTLS{}, "in clear"},
+		{testToken, ClientTLS{Enabled: true}, "system's authorities"},
+		{testToken, ClientTLS{Enabled: true, CAFile: "ca.pem"}, ""},
+		{testToken, ClientTLS{Enabled: true, ServerName: "agents"}, ""},
+	} {
+		all := PollConfig{Token: x.token, TLS: x.tls}.Warnings()
+		if x.want == "" && len(all) > 0 || x.want != "" && (len(all) != 1 || !strings.Contains(all[0], x.want)) {
+			t.Errorf("token %q, %+v: %q", x.token, x.tls, all)
+		}
 	}
 }

@@ -25,6 +25,12 @@ const (
 	// askedFor is for how long after the last question windows are still followed: an
 	// agent that nobody asks need not look. Prometheus asks once a minute or more often.
 	askedFor = time.Minute
+	// lookAgain is when to look again at connections of which it is not known whether
+	// they hold a request: what they do next tells.
+	lookAgain = 50 * time.Millisecond
+	// declaredAge is for how long what the backend declared stands while it must not be
+	// asked again; it is asked every 100 ms at least.
+	declaredAge = 150 * time.Millisecond
 )
 
 // counting finds out, when somebody asks, how many requests are in the backend: what
@@ -48,8 +54,14 @@ type counting struct {
 		Close()
 	}
 
+	// polling returns how many sidecars poll; nil: not known.
+	polling func() int64
+
 	mu       sync.Mutex
 	asked    time.Time // when somebody last wanted to know
+	again    *time.Timer
+	ended    bool
+	told     declared.Figures // by the backend, last
 	at       time.Time
 	last     Live
 	err      Opt[float64] // error share that the backend declares
@@ -75,18 +87,22 @@ func (c *counting) count() Live {
 		return c.last
 	}
 	var l Live
-	l.InFlight, l.Source = c.ask()
+	l.InFlight, l.Source = c.ask(now)
 	if s, ok := c.kernel(now); ok {
 		l.AcceptQueue, l.AcceptLimit = Some(s.AcceptQueue), Some(s.AcceptLimit)
 		c.queue.add(now, float64(s.AcceptQueue))
-		if l.Source == "" && now.Sub(s.At) <= countAge {
+		if l.Source == "" && now.Sub(s.At) <= countAge && s.Unsure <= max(1, s.InFlight/4) {
 			l.InFlight, l.Source = Some(s.InFlight), SourceKernel
+		}
+		if s.Ties > 0 {
+			c.lookSoon(now)
 		}
 	}
 	if c.board != nil && l.Source != SourceDeclared {
 		// The sum knows nothing of clients without a sidecar, the kernel may err.
 		sum, streams, _ := c.board.Sum(now)
-		if streams > 0 && sum >= l.InFlight.Or(0) {
+		all := streams > 0 && (c.polling == nil || int64(streams) >= c.polling())
+		if l.Source == "" && all || l.Source == SourceKernel && sum > l.InFlight.Or(0) {
 			l.InFlight, l.Source = Some(sum), SourceSidecars
 		}
 	}
@@ -102,20 +118,42 @@ func (c *counting) count() Live {
 	return l
 }
 
-// ask returns what the backend declares.
-func (c *counting) ask() (Opt[float64], string) {
+// lookSoon has the connections looked at again though nobody asks. c.mu is held.
+func (c *counting) lookSoon(now time.Time) {
+	if c.again != nil || c.ended || c.asked.IsZero() || now.Sub(c.asked) > askedFor {
+		return
+	}
+	c.again = time.AfterFunc(lookAgain, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.again = nil; !c.ended && c.declared == nil {
+			c.count()
+		}
+	})
+}
+
+// ask returns what the backend declares. While it must not be asked again, what it said
+// last stands: the kernel counts other things, and a figure that changes hands from
+// poll to poll would look like load that comes and goes. c.mu is held.
+func (c *counting) ask(now time.Time) (Opt[float64], string) {
 	if c.declared == nil {
 		return Opt[float64]{}, ""
 	}
 	f, err := c.declared.Read(context.Background()) // it bounds the wait itself
-	c.err = Opt[float64]{}
-	if err != nil {
+	switch {
+	case err == nil:
+		c.told = f
+	case errors.Is(err, declared.ErrStale) && now.Sub(c.told.At) <= declaredAge:
+		f = c.told
+	default:
+		c.err = Opt[float64]{}
 		return Opt[float64]{}, ""
 	}
+	c.err = Opt[float64]{}
 	if f.Err >= 0 {
 		c.err = Some(f.Err)
 	}
-	if f.InFlight < 0 { // how old it may be is declared's to judge
+	if f.InFlight < 0 {
 		return Opt[float64]{}, ""
 	}
 	return Some(f.InFlight), SourceDeclared
@@ -162,7 +200,9 @@ func (c *counting) tick(now time.Time, r *Report, pid int) (err Opt[float64]) {
 		c.err = Opt[float64]{}
 		return c.err
 	}
-	c.count()
+	if c.declared == nil { // else each question of ours would take the answer of a poll
+		c.count()
+	}
 	inFlight, known := c.inFlight.take(now)
 	queue, _ := c.queue.take(now) // 0 where nobody tells
 	used, has := r.Used.Get()
@@ -177,6 +217,10 @@ func (c *counting) tick(now time.Time, r *Report, pid int) (err Opt[float64]) {
 func (c *counting) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.ended = true
+	if c.again != nil {
+		c.again.Stop()
+	}
 	if c.declared != nil {
 		c.declared.Close()
 	}

@@ -50,6 +50,8 @@ func TestWhoCounts(t *testing.T) {
 		return &saysDeclared{f: declared.Figures{At: now.Add(-age), InFlight: n, Err: declared.Absent}}
 	}
 	none := Opt[float64]{}
+	unsure := kernel(5, 0)
+	unsure.s.Unsure = 2
 	for _, c := range []struct {
 		name   string
 		app    *saysDeclared
@@ -66,11 +68,15 @@ func TestWhoCounts(t *testing.T) {
 		{"the kernel sees more", nil, kernel(9, 0), &saysBoard{5, 1}, Some(9.0), SourceKernel},
 		{"the kernel sees less", nil, kernel(4, 0), &saysBoard{5, 1}, Some(5.0), SourceSidecars},
 		{"no sidecar sends", nil, kernel(4, 0), &saysBoard{0, 0}, Some(4.0), SourceKernel},
-		{"the kernel's is old", nil, kernel(4, 51*ms), &saysBoard{1, 1}, Some(1.0), SourceSidecars},
+		{"the kernel's is old", nil, kernel(4, 51*ms), &saysBoard{1, 3}, Some(1.0), SourceSidecars},
 		{"only an old one", nil, kernel(4, 51*ms), &saysBoard{0, 0}, none, ""},
 		{"only sidecars", nil, nil, &saysBoard{0, 3}, Some(0.0), SourceSidecars},
+		{"a sidecar of three", nil, nil, &saysBoard{0, 1}, none, ""},
+		{"a sidecar of three sees more", nil, kernel(4, 0), &saysBoard{6, 1}, Some(6.0), SourceSidecars},
+		{"the kernel is unsure", nil, unsure, &saysBoard{2, 3}, Some(2.0), SourceSidecars},
+		{"the kernel is unsure, and nobody else knows", nil, unsure, nil, none, ""},
 	} {
-		n := &counting{now: func() time.Time { return now }, log: new(log).logger()}
+		n := &counting{now: func() time.Time { return now }, log: new(log).logger(), polling: func() int64 { return 3 }}
 		if c.app != nil {
 			n.declared = c.app
 		}
@@ -193,5 +199,31 @@ func TestNobodyAsks(t *testing.T) {
 	tick()
 	if k.looks != 9 || c.inFlight != (meanGauge{}) {
 		t.Errorf("%d looks two minutes after the last question, mean %+v", k.looks, c.inFlight)
+	}
+}
+
+// TestDeclaredStands: while the app must not be asked again, what it said last stands;
+// the kernel, which counts other things, does not take its place.
+func TestDeclaredStands(t *testing.T) {
+	now := time.Unix(1000, 0)
+	app := &saysDeclared{f: declared.Figures{At: now, InFlight: 7, Err: 0.1}}
+	k := &saysKernel{}
+	c := &counting{now: func() time.Time { return now }, declared: app, conns: k, log: new(log).logger()}
+	look := func(after time.Duration) Live {
+		now = now.Add(after)
+		k.s = sockets.Sample{At: now, InFlight: 3}
+		return c.look(now)
+	}
+	look(0)
+	app.err = declared.ErrStale
+	if l := look(100 * ms); l.InFlight != Some(7.0) || l.Source != SourceDeclared || c.err != Some(0.1) {
+		t.Errorf("100 ms later: %+v, errors %v", l, c.err)
+	}
+	if l := look(100 * ms); l.InFlight != Some(3.0) || l.Source != SourceKernel || !c.err.IsZero() {
+		t.Errorf("when it is too old: %+v, errors %v", l, c.err)
+	}
+	app.err = errors.New("refused")
+	if l := look(10 * ms); l.Source != SourceKernel {
+		t.Errorf("when the app is gone: %+v", l)
 	}
 }

@@ -47,6 +47,14 @@ func (g *guard) parsePoll(req []byte) (own Opt[int64], ok bool) {
 	return own, string(rest) == "\r\n"
 }
 
+// judgeable tells whether net/http can answer what was read of a request without
+// waiting for more: a whole head, one that is too long, or what is no HTTP (TLS, say),
+// whose sender is to learn that at once.
+func judgeable(req []byte) bool {
+	return len(req) >= maxHeaderBytes || req[0] < 'A' || req[0] > 'Z' ||
+		bytes.Contains(req, []byte("\n\r\n")) || bytes.Contains(req, []byte("\n\n"))
+}
+
 // plainHost accepts hosts that cannot be malformed; net/http judges the others.
 func plainHost(host []byte) bool {
 	for _, c := range host {

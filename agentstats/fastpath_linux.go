@@ -41,18 +41,23 @@ type fastLoop struct {
 	ln   int // the listener's descriptor, which is not ours to close
 
 	conns  map[int32]*fastConn
+	begun  int // bytes of requests that are not complete, of all connections
 	events [128]unix.EpollEvent
 	in     [maxHeaderBytes]byte
 	answer []byte
 	body   []byte
-	failed bool // to accept, and said so
 }
 
 // fastConn is one connection: a descriptor that Go's own poller does not know.
 type fastConn struct {
-	seen   time.Time // opened, or last heard of
+	seen   time.Time // opened, polled, or began with what head is
 	polled bool
+	head   []byte // of a request that is not complete yet
 }
+
+// maxBegun bounds fastLoop.begun: a few hundred of the longest heads, and tens of
+// thousands of those that somebody began with to keep the agent busy.
+const maxBegun = 1 << 20
 
 // fastPath prepares to serve a listener: with what ends when ctx does. ok is false
 // where it cannot.
@@ -195,16 +200,12 @@ func (f *fastLoop) accept() {
 		fd, _, err := unix.Accept4(f.ln, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch err {
 		case nil:
-			f.failed = false
 		case unix.EAGAIN:
 			return
 		case unix.EINTR, unix.ECONNABORTED:
 			continue
 		default:
-			if !f.failed {
-				f.failed = true
-				f.a.env.Logger.Warn("a connection could not be accepted", "error", err)
-			}
+			f.a.crowd.complain("a connection could not be accepted", "error", err)
 			time.Sleep(5 * time.Millisecond) // out of files: polls of the others go on
 			return
 		}
@@ -220,21 +221,63 @@ func (f *fastLoop) accept() {
 	}
 }
 
-// readable answers one poll, or passes the connection on.
+// readable answers one poll, or passes the connection on once a request's head is
+// there: until then it costs a few bytes here and thousands there.
 func (f *fastLoop) readable(fd int32, c *fastConn) {
-	n, errno := readNow(fd, f.in[:])
-	switch {
-	case errno == unix.EAGAIN || errno == unix.EINTR:
-		return
-	case errno != 0 || n == 0:
-		f.close(fd, c)
-		return
+	for {
+		n, errno := readNow(fd, f.in[:])
+		switch {
+		case errno == unix.EINTR:
+			continue
+		case errno == unix.EAGAIN:
+			return
+		case errno != 0 || n == 0:
+			f.close(fd, c)
+			return
+		}
+		req := f.in[:n]
+		if len(c.head) > 0 {
+			req = append(c.head, req...)
+		}
+		own, ok := f.a.guard.parsePoll(req)
+		switch {
+		case ok:
+			f.forget(c)
+			f.reply(fd, c, own)
+			return
+		case judgeable(req):
+			f.handOver(fd, c, req)
+			return
+		case !f.begin(c, req):
+			f.a.crowd.turnedAway.Add(1)
+			f.a.crowd.complain("connections are turned away: too many requests are begun and not ended")
+			f.close(fd, c)
+			return
+		}
+		// Connections are edge-triggered: there may be more, or the end.
 	}
-	own, ok := f.a.guard.parsePoll(f.in[:n])
-	if !ok {
-		f.handOver(fd, c, f.in[:n])
-		return
+}
+
+// begin keeps what there is of a request, unless that is too much of them all.
+func (f *fastLoop) begin(c *fastConn, req []byte) bool {
+	if len(c.head) == 0 {
+		c.seen = time.Now()
 	}
+	if f.begun+len(req)-len(c.head) > maxBegun {
+		return false
+	}
+	f.begun += len(req) - len(c.head)
+	c.head = append([]byte(nil), req...)
+	return true
+}
+
+// forget lets go of what begin kept.
+func (f *fastLoop) forget(c *fastConn) {
+	f.begun -= len(c.head)
+	c.head = nil
+}
+
+func (f *fastLoop) reply(fd int32, c *fastConn, own Opt[int64]) {
 	c.seen = time.Now()
 	if !c.polled {
 		c.polled = true
@@ -249,7 +292,12 @@ func (f *fastLoop) readable(fd int32, c *fastConn) {
 
 // handOver passes a connection to net/http's server, with what was read of it.
 func (f *fastLoop) handOver(fd int32, c *fastConn, first []byte) {
+	if !f.a.crowd.hand() {
+		f.close(fd, c)
+		return
+	}
 	first = append([]byte(nil), first...)
+	f.forget(c)
 	delete(f.conns, fd)
 	if c.polled {
 		f.a.crowd.polling.Add(-1)
@@ -263,12 +311,16 @@ func (f *fastLoop) handOver(fd int32, c *fastConn, first []byte) {
 			_ = conn.Close()
 		}
 		f.a.crowd.open.Add(-1)
+		f.a.crowd.handed.Add(-1)
 		return
 	}
-	f.rest.give(&limitedConn{Conn: &replayedConn{Conn: conn, first: first}, crowd: &f.a.crowd})
+	l := &limitedConn{Conn: &replayedConn{Conn: conn, first: first}, crowd: &f.a.crowd}
+	l.handed.Store(true)
+	f.rest.give(l)
 }
 
 func (f *fastLoop) close(fd int32, c *fastConn) {
+	f.forget(c)
 	delete(f.conns, fd)
 	_ = unix.Close(int(fd))
 	f.a.crowd.open.Add(-1)
@@ -282,7 +334,7 @@ func (f *fastLoop) sweep() {
 	now := time.Now()
 	for fd, c := range f.conns {
 		limit := idleTimeout
-		if !c.polled {
+		if !c.polled || len(c.head) > 0 {
 			limit = ioTimeout
 		}
 		if now.Sub(c.seen) > limit {

@@ -273,6 +273,23 @@ func TestFastMaxConns(t *testing.T) {
 	}
 }
 
+// TestComplains: however often it gets full, it says so once a minute.
+func TestComplains(t *testing.T) {
+	out := &log{}
+	now := time.Now()
+	c := crowd{most: 1, log: out.logger(), now: func() time.Time { return now }}
+	for range 300 {
+		if !c.enter() || c.enter() {
+			t.Fatal("the bound is 1")
+		}
+		c.open.Add(-1)
+		now = now.Add(complainEvery / 200)
+	}
+	if n := out.count("turned away"); n != 2 || c.turnedAway.Load() != 300 {
+		t.Errorf("%d lines for %d", n, c.turnedAway.Load())
+	}
+}
+
 // FuzzPoll holds that what the fast path takes for a poll is one to net/http, with the
 // same number in flight, and nothing behind it.
 func FuzzPoll(f *testing.F) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,10 +17,13 @@ import (
 
 // Looking through every process's descriptors for a socket costs tens of
 // milliseconds on a busy host, so a socket whose holder cannot be found (another
-// user's, another container's) is looked for again only after a growing wait.
+// user's, another container's) is looked for again only after a growing wait. A new
+// socket, or one that lost its holder, does not wait for that, or a backend that
+// restarts would seem down: only newsWait, for those that restart all the time.
 const (
 	minScanWait = time.Second
 	maxScanWait = 30 * time.Second
+	newsWait    = 100 * time.Millisecond
 )
 
 // found is one answer of the locator. Without procs there is no backend to measure.
@@ -47,9 +51,10 @@ type locator struct {
 	tree    familyTree
 
 	held     []holder
-	nextScan time.Time
-	scanWait time.Duration
-	denied   bool // the last scan met processes it may not look into
+	scanned  map[uint64]bool // the sockets of the last scan, but for those that lost a holder since
+	lastScan time.Time
+	scanWait time.Duration // from lastScan to the next one without news
+	denied   bool          // the last scan met processes it may not look into
 }
 
 func (l *locator) find(now time.Time) (found, error) {
@@ -90,7 +95,7 @@ func (l *locator) listens(now time.Time, f *found) error {
 	}
 	f.listening = Some(false)
 	if len(inodes) == 0 {
-		l.held = nil
+		l.held, l.scanned = nil, nil
 		return nil
 	}
 	err = l.hold(now, inodes, func() ([]procStat, error) { return l.family(now, f.procs) })
@@ -98,8 +103,7 @@ func (l *locator) listens(now time.Time, f *found) error {
 		return err
 	}
 	f.holders = slices.Clone(l.held)
-	denied := l.denied
-	if len(f.holders) == 0 && denied {
+	if len(f.holders) == 0 && (l.denied || l.unscanned(inodes)) {
 		// A socket is there and may be the backend's: better unknown than wrong.
 		f.listening = Opt[bool]{}
 		return nil
@@ -121,7 +125,7 @@ func (l *locator) byPort(now time.Time) (found, error) {
 		return found{}, err
 	}
 	if len(inodes) == 0 {
-		l.held = nil
+		l.held, l.scanned = nil, nil
 		return found{listening: Some(false), why: fmt.Sprintf("nothing listens on port %d", l.backend.Port)}, nil
 	}
 	err = l.hold(now, inodes, func() ([]procStat, error) {
@@ -134,7 +138,9 @@ func (l *locator) byPort(now time.Time) (found, error) {
 	f := found{procs: l.stats(pidsOf(l.held)), listening: Some(true), holders: slices.Clone(l.held)}
 	if len(f.procs) == 0 {
 		f.why = fmt.Sprintf("port %d is listened on, but by no process that is visible here", l.backend.Port)
-		if l.denied {
+		if l.unscanned(inodes) {
+			f.why = fmt.Sprintf("port %d is listened on, by whom is looked up with the next sample", l.backend.Port)
+		} else if l.denied {
 			f.why += ": run the agent as the backend's user or as root (CAP_SYS_PTRACE), or name the backend by cgroup"
 		}
 		return f, nil
@@ -147,17 +153,28 @@ func (l *locator) byPort(now time.Time) (found, error) {
 // or, where a socket has none, whoever of the candidates does now.
 func (l *locator) hold(now time.Time, inodes map[uint64]bool, candidates func() ([]procStat, error)) error {
 	l.held = slices.DeleteFunc(l.held, func(h holder) bool {
-		return !inodes[h.inode] || !l.proc.holds(h)
+		if inodes[h.inode] && l.proc.holds(h) {
+			return false
+		}
+		delete(l.scanned, h.inode)
+		return true
 	})
-	missing := false
+	missing := map[uint64]bool{}
 	for inode := range inodes {
-		missing = missing || !slices.ContainsFunc(l.held, func(h holder) bool { return h.inode == inode })
+		if !slices.ContainsFunc(l.held, func(h holder) bool { return h.inode == inode }) {
+			missing[inode] = true
+		}
 	}
-	if !missing {
+	if len(missing) == 0 {
 		l.scanWait = 0
 		return nil
 	}
-	if now.Before(l.nextScan) {
+	wait := l.scanWait
+	if l.unscanned(missing) {
+		wait, l.scanWait = newsWait, 0
+		l.tree.next = time.Time{} // the holder may be a process that was forked just now
+	}
+	if !l.lastScan.IsZero() && now.Sub(l.lastScan) < wait {
 		return nil
 	}
 	procs, err := candidates()
@@ -165,9 +182,19 @@ func (l *locator) hold(now time.Time, inodes map[uint64]bool, candidates func() 
 		return err
 	}
 	l.held, l.denied = l.proc.holders(inodes, procs)
+	l.scanned, l.lastScan = maps.Clone(inodes), now
 	l.scanWait = min(max(2*l.scanWait, minScanWait), maxScanWait)
-	l.nextScan = now.Add(l.scanWait)
 	return nil
+}
+
+// unscanned tells whether nobody has looked yet for who holds some of the sockets.
+func (l *locator) unscanned(inodes map[uint64]bool) bool {
+	for inode := range inodes {
+		if !l.scanned[inode] {
+			return true
+		}
+	}
+	return false
 }
 
 func pidsOf(held []holder) []int {

@@ -60,6 +60,62 @@ func TestLocator(t *testing.T) {
 	}
 }
 
+// TestLocatorNews: a socket that is new is looked for at once, however often others on
+// the same port were looked for in vain; until then it is unknown whose it is.
+func TestLocatorNews(t *testing.T) {
+	h := newHost(t, 1, v2Mount)
+	add := func(pid, ppid int, sockets ...int) {
+		h.process(fixtureProc{pid: pid, ppid: ppid, session: 20, start: 50, name: "x", cpus: "0", cgroup: "0::/\n", sockets: sockets})
+	}
+	listen := func(sockets ...string) {
+		h.listen(sockets...)
+		table, err := os.ReadFile(filepath.Join(h.proc, "self/net/tcp"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.write(h.proc, "20/net/tcp", string(table))
+	}
+	add(20, 1, 77)
+	add(40, 1, 78) // somebody else, at another address
+	listen("8080:77", "8080:78")
+	l := h.sampler(Backend{PID: 20, Port: 8080}).locator
+	at := time.Now()
+	look := func(what string, after time.Duration, want Opt[bool]) {
+		t.Helper()
+		at = at.Add(after)
+		if f, err := l.find(at); err != nil || f.listening != want {
+			t.Errorf("%s: listening %v, %v, want %v", what, f.listening, err, want)
+		}
+	}
+	for range 20 { // which makes the wait for the foreign socket as long as it gets
+		look("all is well", 20*time.Second, Some(true))
+	}
+	if l.scanWait != maxScanWait {
+		t.Fatalf("waits %s", l.scanWait)
+	}
+	h.kill(20)
+	add(20, 1, 79)
+	listen("8080:79", "8080:78")
+	look("restarted", 250*ms, Some(true))
+	h.kill(20)
+	add(20, 1, 80)
+	listen("8080:80", "8080:78")
+	look("restarted at once again", ms, Opt[bool]{})
+	look("and was looked for", newsWait, Some(true))
+	h.kill(20)
+	add(20, 1)
+	add(21, 20, 81) // a worker that was not there before
+	listen("8080:81", "8080:78")
+	look("a new worker listens", 250*ms, Some(true))
+	h.kill(21)
+	listen("8080:78")
+	look("only the other is left", 250*ms, Some(false))
+	look("only the other is left", ms, Some(false))
+	add(22, 20, 78) // inherited, which nothing tells
+	look("within the wait", 250*ms, Some(false))
+	look("after the wait", maxFamilyWait, Some(true))
+}
+
 func TestParseListeners(t *testing.T) {
 	const table = tcpHeader +
 		"   0: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 5 1 0\n" +

@@ -1,12 +1,14 @@
 package agentstats
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // MetaKey is the key in an instance's service meta that names its agent.
@@ -19,9 +21,8 @@ const MetaKey = "outrigger_agent"
 //
 // The catalog is untrusted: hosts are IP addresses or plain DNS names, and an
 // instance elsewhere cannot send the sidecar to its own loopback or to link-local
-// addresses (a cloud's metadata service), nor to multicast or unspecified ones. A
-// name may still resolve to such an address; it is dialled for one GET of
-// /v1/report, whose answer is read as a report and nothing else.
+// addresses (a cloud's metadata service), nor to multicast or unspecified ones. What a
+// name resolves to is checked when it is dialled.
 func AgentAddr(meta map[string]string, instanceAddr string) (string, bool, error) {
 	value, ok := meta[MetaKey]
 	if !ok {
@@ -35,10 +36,7 @@ func AgentAddr(meta map[string]string, instanceAddr string) (string, bool, error
 }
 
 func agentAddr(value, instanceAddr string) (string, error) {
-	own := instanceAddr
-	if h, _, err := net.SplitHostPort(instanceAddr); err == nil {
-		own = h
-	}
+	own := hostOf(instanceAddr)
 	host, text := own, value
 	if strings.Contains(value, ":") {
 		var err error
@@ -54,6 +52,39 @@ func agentAddr(value, instanceAddr string) (string, error) {
 		return "", err
 	}
 	return net.JoinHostPort(host, strconv.Itoa(port)), nil
+}
+
+// hostOf returns the host of an address with or without a port.
+func hostOf(addr string) string {
+	if h, _, err := net.SplitHostPort(addr); err == nil {
+		return h
+	}
+	return addr
+}
+
+func sameHost(a, b string) bool {
+	x, errX := netip.ParseAddr(a)
+	y, errY := netip.ParseAddr(b)
+	if errX == nil && errY == nil {
+		return x.Unmap() == y.Unmap()
+	}
+	return strings.EqualFold(a, b)
+}
+
+// dialer returns what an agent is dialled with: a name must not lead where AgentAddr
+// lets no address lead. On the instance's own host it may, as the requests go there too.
+func dialer(t Target) *net.Dialer {
+	if t.Backend == "" || t.atHome() {
+		return &net.Dialer{}
+	}
+	own := hostOf(t.Backend)
+	return &net.Dialer{ControlContext: func(_ context.Context, _, addr string, _ syscall.RawConn) error {
+		to, err := netip.ParseAddrPort(addr)
+		if err != nil {
+			return err
+		}
+		return checkHost(to.Addr().WithZone("").String(), own)
+	}}
 }
 
 // checkHost accepts what a sidecar may dial for an instance on the host own.

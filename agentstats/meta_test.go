@@ -1,6 +1,7 @@
 package agentstats
 
 import (
+	"context"
 	"net"
 	"strings"
 	"testing"
@@ -95,4 +96,32 @@ func FuzzAgentAddr(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What a name resolves to is checked before it is dialled, except on the instance's
+// own host.
+func TestResolvedAddresses(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	name := "LocalHost:" + port // a name that resolves to a loopback address
+	for backend, want := range map[string]bool{
+		"10.0.0.5:80": false, "web.internal:80": false,
+		"127.0.0.1:80": true, "localhost:80": true, "": true,
+	} {
+		p := NewPoller(DefaultPollConfig(), PollEnv{})
+		p.SetTargets([]Target{{ID: "a", Addr: name, Backend: backend}})
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		conn, err := p.Dial(ctx, "a")
+		cancel()
+		if (err == nil) != want || err != nil && !strings.Contains(err.Error(), "loopback address for an instance that is elsewhere") {
+			t.Errorf("instance at %q: %v", backend, err)
+		}
+		if err == nil {
+			_ = conn.Close()
+		}
+	}
 }

@@ -41,6 +41,7 @@ type counts struct {
 	samplesFailed uint64 // samples that could not be encoded
 
 	checks, checksTurnedAway Opt[int64] // of HAProxy; unknown where these are not served
+	partCounts
 }
 
 // metricsHandler serves every figure of the report, and the agent's own, in
@@ -130,6 +131,7 @@ func reportMetrics() []reportMetric {
 	t.backend()
 	t.pressure()
 	t.agent()
+	t.parts()
 	return t.rows
 }
 

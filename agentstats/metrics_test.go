@@ -71,6 +71,12 @@ func fullSource() metricsSource {
 			return counts{
 				polls: 11, open: 12, polling: 10, turnedAway: 13, refused: 14, samplesFailed: 15,
 				checks: Some[int64](16), checksTurnedAway: Some[int64](17),
+				partCounts: partCounts{
+					gaugeStreams: Some[int64](18), gaugeFrames: Some[int64](19), gaugesRefused: Some[int64](20),
+					declaredAsked: Some[int64](21), declaredFailed: Some[int64](22),
+					registered: Some[int64](1), maintenance: Some[int64](0), registerErrors: Some[int64](23),
+					published: Some[int64](24), publishErrors: Some[int64](25), publishHeld: Some[int64](1),
+				},
 			}
 		},
 	}
@@ -95,6 +101,10 @@ func TestMetricsOfAFullReport(t *testing.T) {
 		`polls_total`: 11, `connections_open`: 12, `connections_polling`: 10,
 		`connections_turned_away_total`: 13, `requests_unauthorized_total`: 14, `samples_failed_total`: 15,
 		`checks_total`: 16, `checks_turned_away_total`: 17,
+		`sidecar_streams_open`: 18, `sidecar_frames_total`: 19, `sidecar_streams_refused_total`: 20,
+		`declared_asked_total`: 21, `declared_failed_total`: 22,
+		`registered`: 1, `maintenance`: 0, `register_errors_total`: 23,
+		`published_total`: 24, `publish_errors_total`: 25, `publish_held_by_another`: 1,
 	}
 	for name, v := range want {
 		if g, ok := got[metricsPrefix+name]; !ok || g != v {

@@ -21,13 +21,17 @@ import (
 // newCounting makes what tells the requests in the backend; board is nil where
 // sidecars' gauges are not taken.
 func (a *Agent) newCounting() (c *counting, board *gauge.Board, err error) {
-	c = &counting{now: a.env.Now, log: a.env.Logger}
+	c = &counting{now: a.env.Now, log: a.env.Logger, polling: a.crowd.polling.Load}
 	if a.cfg.InFlight.Kernel && a.cfg.Backend.Port != 0 {
 		watch := sockets.DefaultConfig()
 		watch.Port = a.cfg.Backend.Port
 		c.conns = &connections{cfg: watch, space: func(pid int) string { return netSpace(a.cfg.ProcRoot, pid) }}
+	} else if a.cfg.InFlight.Kernel && !a.cfg.InFlight.Declared.On() {
+		a.env.Logger.Warn("the kernel cannot tell the requests in the backend without backend { port }; set it, or in_flight { kernel = false }")
 	}
-	if a.cfg.InFlight.Gauges {
+	if why := a.cfg.gaugesRefused(); why != "" {
+		a.env.Logger.Warn("gauges of sidecars are not taken", "because", why)
+	} else if a.cfg.InFlight.Gauges {
 		board = gauge.NewBoard(gauge.BoardConfig{MaxStreams: a.cfg.InFlight.MaxGauges}, gauge.BoardEnv{
 			Now: a.env.Now, Logger: a.env.Logger.Named("gauges"), Socket: plainSocket,
 		})
@@ -80,6 +84,7 @@ func (a *Agent) metrics() (http.Handler, error) {
 				s := p.Stats()
 				c.checks, c.checksTurnedAway = Some(int64(s.Answered)), Some(int64(s.TurnedAway))
 			}
+			c.partCounts = a.partCounts()
 			return c
 		},
 	}, a.env.Logger)
@@ -109,9 +114,10 @@ func (a *Agent) newParts() (err error) {
 		if p.registrar, err = a.newRegistrar(); err != nil {
 			return err
 		}
-		if a.cfg.Instance == "" {
-			a.cfg.Instance = p.registrar.ID()
+		if err := checkInstance(a.cfg.Instance, p.registrar.ID()); err != nil {
+			return fmt.Errorf("agent: %w", err)
 		}
+		a.cfg.Instance = p.registrar.ID()
 	}
 	if a.cfg.Publish.To != "" {
 		if p.publisher, err = a.newPublisher(); err != nil {
@@ -131,6 +137,9 @@ func (a *Agent) newRegistrar() (*register.Registrar, error) {
 		return nil, errNoConsul
 	}
 	cfg, meta := a.cfg.registration(), map[string]string{}
+	if loopback(a.cfg.Listen) && cfg.Address == "" {
+		a.env.Logger.Warn("sidecars on other hosts cannot poll this agent", "listen", a.cfg.Listen)
+	}
 	if at := cfg.AgentMeta(a.cfg.Listen); at != "" {
 		meta[MetaKey] = at
 	}
@@ -172,9 +181,11 @@ func (a *Agent) checkState() agentcheck.State {
 	}
 	r, _, ok := a.current()
 	if !ok {
+		s.Unknown = true
 		return s
 	}
-	s.Down = !r.Listening.Or(true)
+	listening, known := r.Listening.Get()
+	s.Down, s.Unheard = known && !listening, !known
 	s.Avail, s.Cores, s.Mem = r.Avail.Or(s.Avail), r.Cores.Or(s.Cores), r.Mem.Or(s.Mem)
 	s.Err, s.Conc = r.Err.Or(s.Err), r.Conc.Or(s.Conc)
 	if r.Pressure.Scope == "group" {

@@ -28,7 +28,8 @@ type PollConfig struct {
 	Interval time.Duration
 	// Jitter is the share by which each interval varies, up and down, 0 to 0.5.
 	Jitter float64
-	// Timeout bounds one poll, dialling included; 0 means the smaller of Interval and 1 s.
+	// Timeout bounds one poll, dialling included, and is at most Interval; 0 means the
+	// smaller of that and 1 s.
 	Timeout time.Duration
 	// MaxBackoff bounds the pause after failures, which starts at Interval and doubles.
 	MaxBackoff time.Duration
@@ -37,8 +38,10 @@ type PollConfig struct {
 	// asks for a longer interval. The poller only stamps it on each Sample; the consumer
 	// applies it.
 	Expiry time.Duration
-	// Token is shown to every agent; "": none. Without TLS whoever sees the traffic sees
-	// it.
+	// Token is shown to agents; "": none. The catalog says where they are: who may
+	// register an instance of the service may have himself shown the token, unless TLS
+	// tells the agents from others. Without TLS whoever sees the traffic sees it, and it
+	// is shown to agents on their instance's own host alone.
 	Token string
 	// TLS is for all agents; its zero value is plain HTTP.
 	TLS ClientTLS
@@ -74,14 +77,36 @@ func (c PollConfig) Validate() error {
 	if c.Timeout != 0 && (c.Timeout < time.Millisecond || c.Timeout > time.Minute) {
 		bad("poll timeout %s is outside 1ms to 1m (0: the smaller of the interval and 1s)", c.Timeout)
 	}
+	if c.Timeout > c.Interval {
+		bad("poll timeout %s is longer than the interval %s: a report that took so long would have expired on arrival", c.Timeout, c.Interval)
+	}
 	if c.MaxBackoff < c.Interval || c.MaxBackoff > 10*time.Minute {
 		bad("poll max_backoff %s is outside %s (the interval) to 10m", c.MaxBackoff, c.Interval)
 	}
 	if c.Expiry != 0 && (c.Expiry < c.Interval || c.Expiry > time.Hour) {
 		bad("report expiry %s is outside %s (the poll interval) to 1h (0: three intervals)", c.Expiry, c.Interval)
 	}
+	if c.Token != "" && c.TLS.InsecureSkipVerify {
+		bad("token with tls insecure_skip_verify: anybody may pose as an agent and be shown it; set ca_file, or drop one of the two")
+	}
 	errs = append(errs, checkToken(c.Token), c.TLS.Validate())
 	return errors.Join(errs...)
+}
+
+// Warnings are what a valid configuration should be warned of, once at the start.
+func (c PollConfig) Warnings() []string {
+	var all []string
+	if c.TLS.InsecureSkipVerify {
+		all = append(all, "tls insecure_skip_verify is on: anybody may pose as an agent")
+	}
+	switch {
+	case c.Token == "":
+	case !c.TLS.Enabled:
+		all = append(all, "the token goes in clear to every agent that the catalog names on its instance's own host: turn tls on, with a ca_file")
+	case c.TLS.CAFile == "" && c.TLS.ServerName == "":
+		all = append(all, "the token goes to whoever the catalog names as an agent and has a certificate of any of the system's authorities for that name: set tls ca_file or server_name")
+	}
+	return all
 }
 
 // timeout of one poll.
@@ -117,7 +142,8 @@ type PollEnv struct {
 	Now func() time.Duration
 	// Rand returns a uniform number in [0, n); it is called under a lock of the poller.
 	Rand func(n uint32) uint32
-	// Dial opens a connection; default: net.Dialer, no proxy. It must honour ctx.
+	// Dial opens a connection and must honour ctx; default: net.Dialer, no proxy, which
+	// refuses names that resolve to what AgentAddr would refuse.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// InFlight returns the sidecar's own requests in flight at an endpoint. It is called
 	// by many goroutines, when a poll is sent, and is told to the agent. Default: 0.
@@ -132,9 +158,6 @@ func (e PollEnv) withDefaults() PollEnv {
 	}
 	if e.Rand == nil {
 		e.Rand = rand.Uint32N
-	}
-	if e.Dial == nil {
-		e.Dial = new(net.Dialer).DialContext
 	}
 	if e.InFlight == nil {
 		e.InFlight = func(string) int64 { return 0 }

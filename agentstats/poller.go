@@ -19,6 +19,16 @@ type Target struct {
 	// Instance is what Report.Instance must be, where both are not "". It guards against
 	// an address that now belongs to another backend's agent.
 	Instance string
+	// Backend is the instance's own address, with or without a port; "": unknown. Without
+	// TLS only an agent on the same host is shown a token, and what another's name
+	// resolves to is checked. An instance that moves is polled anew.
+	Backend string
+}
+
+// atHome reports whether the agent is on its instance's own host.
+func (t Target) atHome() bool {
+	host, _, err := net.SplitHostPort(t.Addr)
+	return err == nil && t.Backend != "" && sameHost(host, hostOf(t.Backend))
 }
 
 // Sample is a report that arrived, with what the sidecar knows about it.
@@ -72,8 +82,12 @@ func NewPoller(cfg PollConfig, env PollEnv) *Poller {
 }
 
 // dial opens a connection to an agent, with TLS if that is on.
-func (p *Poller) dial(ctx context.Context, addr string) (net.Conn, error) {
-	conn, err := p.env.Dial(ctx, "tcp", addr)
+func (p *Poller) dial(ctx context.Context, t Target) (net.Conn, error) {
+	dial, addr := p.env.Dial, t.Addr
+	if dial == nil {
+		dial = dialer(t).DialContext
+	}
+	conn, err := dial(ctx, "tcp", addr)
 	if err != nil || p.tls == nil {
 		return conn, err
 	}
@@ -108,12 +122,26 @@ func (p *Poller) Dial(ctx context.Context, id string) (net.Conn, error) {
 	if t == nil {
 		return nil, fmt.Errorf("endpoint %q has no agent", id)
 	}
-	return p.dial(ctx, t.Addr)
+	return p.dial(ctx, t.Target)
 }
 
-// Authorization is the value of the request header of that name which agents ask for;
-// "" for none. It is a secret.
-func (p *Poller) Authorization() string { return bearer(p.cfg.Token) }
+// Authorization is the value of the request header of that name which the agent of a
+// target is shown; "" for none. It is a secret. Safe for concurrent use.
+func (p *Poller) Authorization(id string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.targets[id]
+	if t == nil {
+		return ""
+	}
+	return t.client.auth
+}
+
+// withheld reports whether there is a token that a target's agent is not shown: without
+// TLS the catalog could have it sent to any address.
+func (p *Poller) withheld(t Target) bool {
+	return p.cfg.Token != "" && p.tls == nil && !t.atHome()
+}
 
 // onGrid returns the moment of the grid at or after t.
 func (p *Poller) onGrid(t time.Duration) time.Duration {
@@ -193,9 +221,9 @@ type TargetStatus struct {
 	Failures uint64 // no answer, or not a 200
 	Rejected uint64 // answers that are no valid report, or another instance's
 	Replayed uint64 // reports older than the last accepted one
-	Repeated uint64 // reports that were accepted before: no news, no failure
+	Repeated uint64 // reports that were accepted before: no news, and no failure until that has expired
 
-	LastError   string        // of the last failed or rejected poll; kept after recovery
+	LastError   string        // of the last poll that failed or brought what is refused or too old; kept after recovery
 	LastErrorAt time.Duration // 0: never
 	LastAt      time.Duration // Sample.At of the last accepted report; 0: never
 	Report      Report        // the last accepted report; Version is 0 before there is one

@@ -301,3 +301,36 @@ func TestPollFutureStamps(t *testing.T) {
 		}
 	})
 }
+
+// TestPollStale: an agent that has nothing but old news is complained of like one that
+// is away: once, when its last report has expired.
+func TestPollStale(t *testing.T) {
+	for want, stamp := range map[string]func(n int) int{
+		"the agent repeats a report that has expired": func(n int) int { return 1000 },
+		"the agent sends reports older than its last": func(n int) int { return 1_000_000 - n },
+	} {
+		old := true
+		polling(t, func(_ string, n int) string {
+			if !old {
+				return at(1000+n, "")
+			}
+			return at(stamp(n), "")
+		}, func(n *network, p *Poller, got *received) {
+			p.SetTargets(one())
+			settle(1400 * ms) // the first report still counts
+			if lines := n.out.count("no figures from an agent"); lines > 0 {
+				t.Errorf("%s: %d lines before it expired", want, lines)
+			}
+			settle(10 * time.Minute)
+			st, _ := p.Status("a")
+			if n.out.count("no figures from an agent") != 1 || n.out.count(want) != 1 || st.LastError != want || st.Accepted != 1 {
+				t.Errorf("%s: %d lines, status %+v", want, n.out.count(want), st)
+			}
+			n.set(func() { old = false })
+			settle(10 * time.Second)
+			if n.out.count("answers again") != 1 {
+				t.Errorf("%s: the recovery must be logged once", want)
+			}
+		})
+	}
+}

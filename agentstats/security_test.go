@@ -26,7 +26,7 @@ func polled(t *testing.T, addr string, cfg PollConfig) (Sample, error) {
 	}
 	cfg.Timeout = patience
 	p := NewPoller(cfg, PollEnv{InFlight: func(string) int64 { return 7 }})
-	target := newTarget(p, Target{ID: "a", Addr: addr})
+	target := newTarget(p, Target{ID: "a", Addr: addr, Backend: addr})
 	defer target.client.close()
 	var got Sample
 	if _, failed := target.once(t.Context(), func(_ string, s Sample) { got = s }); failed {
@@ -119,6 +119,9 @@ func TestTokenGuards(t *testing.T) {
 			resp, body := say(t, conn, r, "GET "+path+" HTTP/1.1\r\nHost: a\r\n"+head+"\r\n")
 			if want := right || path == "/healthz"; want != (resp.StatusCode == 200) {
 				t.Errorf("%s with %q: %d %s", path, auth, resp.StatusCode, body)
+			}
+			if path == "/healthz" && body != "ok\n" {
+				t.Errorf("strangers are told %q", body)
 			}
 			if resp.StatusCode != 200 && (resp.StatusCode != 401 || body != "unauthorized\n" || resp.Header.Get("WWW-Authenticate") != "Bearer") {
 				t.Errorf("%s with %q: %d %v %q", path, auth, resp.StatusCode, resp.Header, body)
@@ -324,7 +327,7 @@ func TestDial(t *testing.T) {
 	}
 	defer conn.Close()
 	resp, err := func() (*http.Response, error) {
-		if _, err := io.WriteString(conn, "GET /v1/stream HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\nConnection: Upgrade\r\nAuthorization: "+p.Authorization()+"\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(conn, "GET /v1/stream HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\nConnection: Upgrade\r\nAuthorization: "+p.Authorization("a")+"\r\n\r\n"); err != nil {
 			return nil, err
 		}
 		return http.ReadResponse(bufio.NewReader(conn), nil)
@@ -340,5 +343,42 @@ func TestDial(t *testing.T) {
 	}
 	if open, polling := a.crowd.open.Load(), a.crowd.polling.Load(); open != 1 || polling != 0 {
 		t.Errorf("%d connections, %d of them poll", open, polling)
+	}
+}
+
+// Without TLS the catalog cannot have the token sent to another host than the
+// instance's own.
+func TestTokenStaysAtHome(t *testing.T) {
+	cfg := DefaultPollConfig()
+	cfg.Token = testToken
+	secured := cfg
+	secured.TLS = ClientTLS{Enabled: true}
+	for _, x := range []struct {
+		cfg           PollConfig
+		addr, backend string
+		shown         bool
+	}{
+		{cfg, "10.0.0.5:9912", "10.0.0.5:8080", true},
+		{cfg, "[::ffff:10.0.0.5]:9912", "10.0.0.5:8080", true},
+		{cfg, "Web.internal:9912", "web.internal", true},
+		{cfg, "192.0.2.1:80", "10.0.0.5:8080", false},
+		{cfg, "web.internal:9912", "10.0.0.5:8080", false},
+		{cfg, "10.0.0.5:9912", "", false},
+		{secured, "192.0.2.1:80", "10.0.0.5:8080", true},
+		{DefaultPollConfig(), "10.0.0.5:9912", "10.0.0.5:8080", false},
+	} {
+		p := NewPoller(x.cfg, PollEnv{Logger: hclog.NewNullLogger()})
+		p.SetTargets([]Target{{ID: "a", Addr: x.addr, Backend: x.backend}})
+		got := p.Authorization("a")
+		if got != p.targets["a"].client.auth || (got == "Bearer "+testToken) != x.shown || !x.shown && got != "" || p.Authorization("b") != "" {
+			t.Errorf("agent %s of an instance at %q: shown %q", x.addr, x.backend, got)
+		}
+	}
+	// And the refusal that follows says why.
+	n := newNetwork(func(string, int) string { return "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n" })
+	target := newTarget(NewPoller(cfg, n.env()), Target{ID: "a", Addr: "192.0.2.1:80", Backend: "10.0.0.5:80"})
+	defer target.client.close()
+	if _, failed := target.once(t.Context(), nil); !failed || !strings.Contains(target.snapshot().LastError, "not shown to an agent on another host") {
+		t.Errorf("status %+v", target.snapshot())
 	}
 }

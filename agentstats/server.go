@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -57,6 +58,7 @@ func (a *Agent) server(ctx context.Context) *http.Server {
 		Protocols:         protocols,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext:       withConn,
+		ConnState:         releaseHijacked,
 		// Peers that break off or talk nonsense are their own problem.
 		ErrorLog: a.env.Logger.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
@@ -66,7 +68,7 @@ func (a *Agent) server(ctx context.Context) *http.Server {
 // go through the fast path where there is one; what it does not take, and TLS, is
 // net/http's.
 func (a *Agent) serve(ctx context.Context, l net.Listener) error {
-	a.crowd.most, a.crowd.log = int64(a.cfg.MaxConns), a.env.Logger
+	a.crowd.most, a.crowd.log, a.crowd.now = int64(a.cfg.MaxConns), a.env.Logger, a.env.Now
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	srv := a.server(ctx)
@@ -127,6 +129,7 @@ func (a *Agent) guarded(h http.Handler) http.Handler {
 		}
 		a.crowd.refused.Add(1)
 		w.Header().Set("WWW-Authenticate", "Bearer")
+		w.Header().Set("Connection", "close") // a stranger's place is another's at once
 		http.Error(w, "unauthorized", http.StatusUnauthorized)
 	})
 }
@@ -182,7 +185,8 @@ func parseCount[T string | []byte](text T) (n int64, ok bool) {
 }
 
 // serveHealth answers for the agent itself: 200 while it samples. A backend that is
-// down is a matter of the report, not of the agent's health.
+// down is a matter of the report, not of the agent's health. It asks for no token, so
+// where there is one it does not tell what is watched.
 func (a *Agent) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
@@ -190,6 +194,10 @@ func (a *Agent) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	s := a.newest.Load()
 	if problem := a.stale(s, a.env.Now()); problem != "" {
 		http.Error(w, problem, http.StatusServiceUnavailable)
+		return
+	}
+	if a.guard.on {
+		_, _ = io.WriteString(w, "ok\n")
 		return
 	}
 	fmt.Fprintf(w, "ok\n%s\n", s.state)
@@ -232,27 +240,56 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 type crowd struct {
 	open    atomic.Int64
 	polling atomic.Int64
+	handed  atomic.Int64 // of the open ones: passed on by the fast path, and not hijacked
 	most    int64
 	log     hclog.Logger
+	now     func() time.Time
 	// Since the start: polls answered, connections above most, requests without the right
 	// token, samples that could not be encoded.
 	polls, turnedAway, refused, failed atomic.Uint64
 
-	full bool // said so; only for the goroutine that accepts
+	said map[string]time.Time // when each line was logged last; only for the goroutine that accepts
+}
+
+// complainEvery is how often a line that others can cause is logged.
+const complainEvery = time.Minute
+
+// complain logs a line at most once in complainEvery. Only for the goroutine that accepts.
+func (c *crowd) complain(what string, args ...any) {
+	now := c.now()
+	if last, ok := c.said[what]; ok && now.Sub(last) < complainEvery {
+		return
+	}
+	if c.said == nil {
+		c.said = map[string]time.Time{}
+	}
+	c.said[what] = now
+	c.log.Warn(what, args...)
 }
 
 // enter counts a new connection, unless there are too many.
 func (c *crowd) enter() bool {
 	if c.open.Add(1) <= c.most {
-		c.full = false
 		return true
 	}
 	c.open.Add(-1)
-	c.turnedAway.Add(1)
-	if !c.full {
-		c.full = true
-		c.log.Warn("connections are turned away: all that max_conns allows are open", "max_conns", c.most)
+	n := c.turnedAway.Add(1)
+	c.complain("connections are turned away: all that max_conns allows are open", "max_conns", c.most, "so_far", n)
+	return false
+}
+
+// maxHanded bounds the connections that net/http has of the fast path, some 14 KiB
+// each: scrapes, people with curl, gauge streams until they are hijacked.
+const maxHanded = 256
+
+// hand counts a connection that the fast path passes on, unless there are too many.
+func (c *crowd) hand() bool {
+	if c.handed.Add(1) <= maxHanded {
+		return true
 	}
+	c.handed.Add(-1)
+	n := c.turnedAway.Add(1)
+	c.complain("connections that do not poll are turned away: too many are open", "most", maxHanded, "so_far", n)
 	return false
 }
 
@@ -261,6 +298,7 @@ type limitedConn struct {
 	crowd  *crowd
 	once   sync.Once
 	polled atomic.Bool
+	handed atomic.Bool // counted as that
 }
 
 // polls marks the connection as a sidecar's.
@@ -273,11 +311,25 @@ func (c *limitedConn) polls() {
 func (c *limitedConn) Close() error {
 	c.once.Do(func() {
 		c.crowd.open.Add(-1)
+		c.release()
 		if c.polled.Load() {
 			c.crowd.polling.Add(-1)
 		}
 	})
 	return c.Conn.Close()
+}
+
+// release tells that net/http keeps nothing of a connection any more.
+func (c *limitedConn) release() {
+	if c.handed.Swap(false) {
+		c.crowd.handed.Add(-1)
+	}
+}
+
+func releaseHijacked(c net.Conn, state http.ConnState) {
+	if l, ok := c.(*limitedConn); ok && state == http.StateHijacked {
+		l.release()
+	}
 }
 
 // connKey is where a request's context has its *limitedConn.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,7 +31,7 @@ type target struct {
 	epoch   string
 	backAt  int64 // of the last report that was dropped as older
 	backRun int
-	said    sparing // of failures
+	said    sparing // of failures and of answers without news
 	saidGap sparing // of clocks that went back
 
 	mu      sync.Mutex // guards below, and is held while the sink runs
@@ -38,10 +40,15 @@ type target struct {
 }
 
 func newTarget(p *Poller, t Target) *target {
+	auth := bearer(p.cfg.Token)
+	if p.withheld(t) {
+		auth = ""
+	}
+	dial := func(ctx context.Context) (net.Conn, error) { return p.dial(ctx, t) }
 	return &target{
 		Target: t,
 		p:      p,
-		client: client{addr: t.Addr, dial: p.dial, now: p.env.Now, auth: bearer(p.cfg.Token)},
+		client: client{addr: t.Addr, dial: dial, now: p.env.Now, auth: auth},
 		status: TargetStatus{ID: t.ID, Addr: t.Addr, Interval: p.cfg.Interval},
 	}
 }
@@ -107,6 +114,9 @@ func (t *target) once(ctx context.Context, sink func(string, Sample)) (pause tim
 		r, err = t.decode(a)
 		rejected = err != nil
 	}
+	if err == statusError(http.StatusUnauthorized) && t.p.withheld(t.Target) {
+		err = fmt.Errorf("%w: without tls the token is not shown to an agent on another host than its instance", err)
+	}
 	if err != nil {
 		return t.fail(err, rejected), true
 	}
@@ -161,12 +171,18 @@ func (t *target) fail(err error, rejected bool) time.Duration {
 	s.LastError, s.LastErrorAt = errorText(err), t.p.env.Now()
 	text, at, backoff := s.LastError, s.LastErrorAt, s.Backoff
 	t.mu.Unlock()
-	if !t.said.on && t.said.may(at) {
+	t.complain(at, text)
+	return backoff
+}
+
+// complain logs once that there are no figures, until there are again, and at most once
+// a minute.
+func (t *target) complain(now time.Duration, text string) {
+	if !t.said.on && t.said.may(now) {
 		t.said.on = true
 		t.p.env.Logger.Warn("no figures from an agent; its endpoint is picked without them",
 			"endpoint", t.ID, "agent", t.Addr, "error", text)
 	}
-	return backoff
 }
 
 // deliver counts an answer in order and gives it to the sink if it is news.
@@ -179,8 +195,12 @@ func (t *target) deliver(sink func(string, Sample), s Sample) {
 	switch verdict {
 	case replayed:
 		t.status.Replayed++
+		t.status.LastError, t.status.LastErrorAt = "the agent sends reports older than its last", s.At
 	case repeated:
 		t.status.Repeated++
+		if s.At > t.status.Expires {
+			t.status.LastError, t.status.LastErrorAt = "the agent repeats a report that has expired", s.At
+		}
 	case news:
 		if t.stopped {
 			break
@@ -190,8 +210,12 @@ func (t *target) deliver(sink func(string, Sample), s Sample) {
 		t.status.Report, t.status.Expires = s.Report, s.At+s.Expiry
 		sink(t.ID, s)
 	}
+	silent, text := verdict != news && s.At > t.status.Expires, t.status.LastError
 	t.mu.Unlock()
-	if t.said.on {
+	switch {
+	case silent:
+		t.complain(s.At, text)
+	case verdict == news && t.said.on:
 		t.said.on = false
 		t.p.env.Logger.Info("an agent answers again", "endpoint", t.ID, "agent", t.Addr)
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"strings"
 
 	"outrigger/agentstats"
 	"outrigger/agentstats/agentcheck"
@@ -84,7 +85,7 @@ func inFlightTable(c *agentstats.InFlight) *block {
 			name:  "declared",
 			label: choice(&d.Format, declared.Formats()),
 			settings: []setting{
-				{name: "url", dest: text(&d.URL)},
+				{name: "url", dest: queryText(&d.URL)},
 				{name: "interval", dest: duration(&d.Interval), empty: "by what asking costs, 5ms to 100ms"},
 				{name: "max_age", dest: duration(&d.MaxAge)},
 				{name: "timeout", dest: duration(&d.Timeout)},
@@ -98,6 +99,16 @@ func inFlightTable(c *agentstats.InFlight) *block {
 	}
 }
 
+// queryText is a URL whose query, which may be a secret, does not print.
+func queryText(p *string) dest {
+	return newField(p, readText, func(s string) string {
+		if at, query, found := strings.Cut(s, "?"); found && query != "" {
+			s = at + "?" + hiddenText
+		}
+		return quote(s)
+	}, hiddenText)
+}
+
 func agentCheckTable(c *agentcheck.Config) *block {
 	return &block{name: "agent_check", settings: []setting{
 		{name: "listen", dest: text(&c.Listen), empty: "off", address: true},
@@ -105,6 +116,7 @@ func agentCheckTable(c *agentcheck.Config) *block {
 		{name: "admin", dest: flag(&c.Admin)},
 		{name: "percent_per_core", dest: count(&c.PercentPerCore), empty: "percent of the backend's own limit"},
 		{name: "maxconn_factor", dest: ratio(&c.MaxConnFactor), empty: "no maxconn is said"},
+		{name: "drain", dest: duration(&c.Drain)},
 		{name: "max_conns", dest: count(&c.MaxConns)},
 	}}
 }

@@ -430,6 +430,7 @@ agent {
     admin = true
     percent_per_core = 100
     maxconn_factor = 0.5
+    drain = "5s"
     max_conns = 5
   }
   register {
@@ -463,7 +464,7 @@ agent {
     }
     drain {
       timeout = "1m"
-      quiet = "3s"
+      quiet = "4s"
       blind = "20s"
     }
   }

@@ -78,6 +78,9 @@ type Load struct {
 	// at the same moment, so it is not to count among the freshest (PICKING.md, "What
 	// matters", 2).
 	Unasked bool
+	// Hearsay says that InFlight comes of no poll: nobody will ask anew when it has aged,
+	// so admission does not go by it.
+	Hearsay bool
 }
 
 // Restarted reports whether l tells of another process than old, the report

@@ -74,7 +74,7 @@ func (p *resource) Build(ready []*Endpoint) Picker {
 	}
 	k := &resourcePicker{policy: p, slots: s, unit: sum / float64(max(1, len(s)))}
 	for i := range k.ring {
-		k.ring[i].Store(-1)
+		k.ring[i].Store(nobody)
 	}
 	k.table.Store(newTable(k, 0))
 	return k
@@ -88,6 +88,8 @@ type resourcePicker struct {
 	unit   float64 // mean weight: the score counts in it, whatever the scale
 	table  atomic.Pointer[table]
 
+	// free is the place of an endpoint without a veto, or nobody. See Vetoes.
+	free   atomic.Int32
 	urgent atomic.Bool // a failure or a veto: refresh before the time is up
 
 	// ring holds the places of the endpoints that reported last, -1 for none.

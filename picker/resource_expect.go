@@ -9,6 +9,18 @@ import (
 // told is an endpoint whose report tells what others have there.
 type told struct{ others, share float64 }
 
+// hearsayLasts is the age up to which in-flight that nobody polled counts for what
+// is to be expected elsewhere: that of three default polls. It may come once in 30 s,
+// and a surge long over must not be what all are taken to have.
+const hearsayLasts = 1500 * time.Millisecond
+
+// hearsay returns whether e's in-flight comes of no poll, and whether it is then still
+// young enough to count.
+func hearsay(l *Load, age float32) (is, young bool) {
+	is = l != nil && l.Hearsay
+	return is, !is || age < float32(hearsayLasts/time.Millisecond)
+}
+
 // expect computes E: what others have in all, by share. An endpoint that hangs
 // piles up requests that are not to be expected anywhere else, so none counts
 // with more than outlier times what the middle one has for its share.
@@ -17,9 +29,12 @@ func (t *table) expect(now time.Duration) {
 	telling := 0
 	for i := range t.rated {
 		c := &t.rated[i]
-		if o, _, ok := othersOf(c.ep.others.Load(), now); ok && t.why[i].fresh == 1 {
-			telling++
-			if c.state == isFresh && c.share > 0 {
+		if o, age, ok := othersOf(c.ep.others.Load(), now); ok && t.why[i].fresh == 1 {
+			heard, young := hearsay(c.ep.Load(), age)
+			if !heard {
+				telling++
+			}
+			if young && c.state == isFresh && c.share > 0 {
 				all = append(all, told{float64(o), float64(c.share)})
 			}
 		}

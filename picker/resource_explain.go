@@ -79,14 +79,52 @@ func vetoReason(l *Load) string {
 }
 
 // Vetoes implements Vetoer: memory, or nobody listening, by a report that has
-// not expired.
+// not expired. That nobody listens counts only while another endpoint is not
+// vetoed: one wrong port in the agents' configuration must not end a service
+// that works, and a connection that is refused ejects at once.
 func (p *resourcePicker) Vetoes(e *Endpoint, now time.Duration) bool {
-	return p.policy.cfg.vetoes(e.Load(), now)
+	full, deaf := p.policy.cfg.vetoes(e.Load(), now)
+	return full || deaf && p.others(now)
 }
 
-func (c *ResourceConfig) vetoes(l *Load, now time.Duration) bool {
-	return l != nil && now < l.Expires && (l.Mem >= c.MemoryVeto || !l.Listening)
+// vetoes reports whether the memory is full, and whether nobody listens.
+func (c *ResourceConfig) vetoes(l *Load, now time.Duration) (full, deaf bool) {
+	if l == nil || now >= l.Expires {
+		return false, false
+	}
+	return l.Mem >= c.MemoryVeto, !l.Listening
 }
+
+// others reports whether an endpoint is free of any veto, which e is not. That
+// there is none holds until the next Refresh.
+func (p *resourcePicker) others(now time.Duration) bool {
+	i := p.free.Load()
+	if i == nobody {
+		return false
+	}
+	return int(i) < len(p.slots) && p.isFree(int(i), now) || p.seek(now)
+}
+
+// seek looks for an endpoint without a veto, keeps its place and reports whether
+// there is one.
+func (p *resourcePicker) seek(now time.Duration) bool {
+	for i := range p.slots {
+		if p.isFree(i, now) {
+			p.free.Store(int32(i))
+			return true
+		}
+	}
+	p.free.Store(nobody)
+	return false
+}
+
+func (p *resourcePicker) isFree(i int, now time.Duration) bool {
+	full, deaf := p.policy.cfg.vetoes(p.slots[i].ep.Load(), now)
+	return !full && !deaf
+}
+
+// nobody stands for the place of an endpoint that is not there.
+const nobody = -1
 
 // Mode implements Picker.
 func (p *resourcePicker) Mode(now time.Duration) string {

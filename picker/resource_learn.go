@@ -115,7 +115,7 @@ const oldTable = 10
 
 // Wait implements Forecaster, by PICKING.md's admission rule: g*b for each
 // request more than the backend serves at once without slowing down. While
-// fewer than half of the reports are fresh it goes by a limit of own requests,
+// fewer than half have fresh answers to polls it goes by a limit of own requests,
 // and beyond it foretells a wait without end wherever one asks.
 func (p *resourcePicker) Wait(e *Endpoint, now time.Duration) time.Duration {
 	i, ok := p.at(e)
@@ -133,8 +133,9 @@ func (p *resourcePicker) Wait(e *Endpoint, now time.Duration) time.Duration {
 	n := t.crowd(&t.rated[i], now)
 	if now-t.at > oldTable*p.every() {
 		// After a pause: what was expected then is over, what is reported is not.
-		o, _, ok := othersOf(e.others.Load(), now)
-		if l := e.Load(); !ok || now >= l.Expires {
+		o, age, ok := othersOf(e.others.Load(), now)
+		l := e.Load()
+		if _, young := hearsay(l, age); !ok || !young || now >= l.Expires {
 			return 0
 		}
 		n = own(e, now) + o

@@ -29,6 +29,8 @@ const (
 	outlier      = 4 // ours: times what the middle endpoint has for its share
 	outlierLeast = 4 // requests that are no outlier anywhere
 	leastCores   = 0.001
+	claimMost    = 8                      // ours: times the middle claim of capacity that one counts with
+	claimFew     = 3                      // with fewer claims there is no middle that one of them cannot move
 	firstStay    = 100 * time.Millisecond // ours, until there is a latency
 )
 
@@ -118,10 +120,13 @@ type means struct {
 	avail float64 // capacity/cores
 	pace  float64 // g, in ms
 	stay  float64 // latency, in ms
+
+	mostCores, mostConc float64 // what a claim of either counts as at most
 }
 
 func newTable(p *resourcePicker, now time.Duration) *table {
 	t := &table{at: now, rated: make([]rated, len(p.slots)), why: make([]rating, len(p.slots))}
+	p.seek(now)
 	m := p.means(now)
 	t.pace, t.calm = m.pace, p.policy.calm.observe(m.pace, now)
 	t.perStay = float32(1 / p.policy.stay.smooth(m.stay))
@@ -150,13 +155,14 @@ func newTable(p *resourcePicker, now time.Duration) *table {
 
 // means looks at every endpoint once.
 func (p *resourcePicker) means(now time.Duration) (m means) {
+	p.bound(&m)
 	var known, samples float64
 	var paces []paceOf
 	for _, s := range p.slots {
 		if l := s.ep.Load(); l != nil && l.Cores > 0 {
 			w := max(freshness(l, now), 1e-6)
 			known += w
-			m.cores += w * capacity(l)
+			m.cores += w * min(capacity(l), m.mostCores)
 			m.avail += w * capacity(l) / l.Cores
 		}
 		if mean, n := s.ep.mind.pace.get(now); n > 0 {
@@ -172,6 +178,24 @@ func (p *resourcePicker) means(now time.Duration) (m means) {
 		m.pace, m.stay = middle(paces, samples), m.stay/samples
 	}
 	return m
+}
+
+// bound sets what a claim of capacity counts as at most: a lie would draw requests
+// until latencies tell, which takes a slowness of as many times. Fleets differ less.
+func (p *resourcePicker) bound(m *means) {
+	m.mostCores, m.mostConc = math.Inf(1), math.Inf(1)
+	var cores, concs []float64
+	for _, s := range p.slots {
+		if l := s.ep.Load(); l != nil && l.Cores > 0 {
+			cores = append(cores, capacity(l))
+			concs = append(concs, max(1, capacity(l), l.Conc))
+		}
+	}
+	if n := len(cores); n >= claimFew {
+		slices.Sort(cores)
+		slices.Sort(concs)
+		m.mostCores, m.mostConc = claimMost*cores[(n-1)/2], claimMost*concs[(n-1)/2]
+	}
 }
 
 // paceOf is an endpoint's pace and the samples behind it.
@@ -206,7 +230,7 @@ func (p *resourcePicker) rate(t *table, i int, m means, now time.Duration) *rate
 	c.ep, c.state = s.ep, isFresh
 	y.fresh = freshness(l, now)
 	switch {
-	case p.policy.cfg.vetoes(l, now):
+	case p.Vetoes(s.ep, now):
 		c.state = vetoed
 	case y.fresh < 1:
 		c.state = isStale
@@ -218,7 +242,7 @@ func (p *resourcePicker) rate(t *table, i int, m means, now time.Duration) *rate
 	if y.cores <= 0 {
 		y.cores = 1 // nobody tells: all are alike but for their weights
 	}
-	y.cores = max(leastCores, y.cores)
+	y.cores = max(leastCores, min(y.cores, m.mostCores))
 	y.thread, y.conc = 1, max(1, y.cores)
 	if l != nil && l.Cores > 0 {
 		// By the limit, which always holds: what a neighbour takes now need not
@@ -226,7 +250,7 @@ func (p *resourcePicker) rate(t *table, i int, m means, now time.Duration) *rate
 		y.thread = min(1, max(leastCores, l.Cores))
 	}
 	if l != nil && l.Conc > 0 {
-		y.conc = max(y.conc, l.Conc)
+		y.conc = max(y.conc, min(l.Conc, m.mostConc))
 	}
 	y.slowness = math.Pow(slowness(s.ep, m.pace, now), max(paceBlind, y.fresh))
 	y.health = p.health(s.ep, l, now)

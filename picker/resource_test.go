@@ -143,7 +143,10 @@ func TestResourceVeto(t *testing.T) {
 			t.Errorf("%d endpoints, all but one vetoed: %v", n, got)
 		}
 		none(t, k, Request{Now: now, Tried: triedOf(eps[1])})
-		eps[1].SetLoad(deaf)
+		eps[1].SetLoad(full)
+		for i := 3; i < n; i += 2 {
+			eps[i].SetLoad(full)
+		}
 		heard(k, eps, now)
 		none(t, k, Request{Now: now})
 	}

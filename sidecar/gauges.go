@@ -17,10 +17,10 @@ import (
 type gauges struct{ sender *gauge.Sender }
 
 // newGauges returns nil when cfg does not enable gauges. dial connects to the agent of
-// an endpoint as its polls do, and is called only once run is; authorization is the
-// polls' header, "" for none.
+// an endpoint as its polls do, and is called only once run is; authorization returns
+// the polls' header for one, "" for none.
 func newGauges(cfg gauge.Config, env balance.Env, dial func(ctx context.Context, id string) (net.Conn, error),
-	authorization string, log hclog.Logger) *gauges {
+	authorization func(id string) string, log hclog.Logger) *gauges {
 	if !cfg.Enabled {
 		return nil
 	}

@@ -1,6 +1,8 @@
 package sidecar
 
 import (
+	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +33,9 @@ type loadsEnv struct {
 	Set      func(id string, load *picker.Load) // balance.Balancer.SetLoad
 	// Published is the age from which a published report does not count.
 	Published time.Duration
-	Log       hclog.Logger
+	// After calls f once this long has passed; nil: time.AfterFunc.
+	After func(d time.Duration, f func())
+	Log   hclog.Logger
 }
 
 // loads makes one picture of each endpoint's load out of what comes of it: its
@@ -42,8 +46,9 @@ type loads struct {
 	cfg ORCAConfig
 	env loadsEnv
 
-	mu   sync.RWMutex // guards byID
-	byID map[string]*endpointLoad
+	mu    sync.RWMutex // guards byID and early
+	byID  map[string]*endpointLoad
+	early map[string]earlyReport // of IDs that are not in byID
 
 	declared, refused atomic.Uint64 // headers that were believed, and that were not
 	badPublished      atomic.Uint64
@@ -60,16 +65,19 @@ type loadStats struct {
 type endpointLoad struct {
 	id, addr string
 
-	mu         sync.Mutex // guards below, and is held while the balancer is told
-	gone       bool       // it left: nothing more is said of it
-	polled     *picker.Load
-	polledAt   int64 // Report.At of it
-	published  *picker.Load
-	adopted    flight // from a published report
-	told       told
-	epoch      string // newest known
-	set        picker.Load
-	complained bool // a header or published report that was not believed was logged
+	mu          sync.Mutex // guards below, and is held while the balancer is told
+	gone        bool       // it left: nothing more is said of it
+	polled      *picker.Load
+	polledAt    int64 // Report.At of it
+	published   *picker.Load
+	publishedAt int64  // Report.At of it
+	adopted     flight // from a published report
+	told        told
+	epoch       string // newest known
+	set         picker.Load
+	waits       bool // for what was told to expire
+	badHeader   bool // one that was not believed was logged
+	badReport   bool // likewise, of what was published
 }
 
 // flight is a figure of requests in flight with when it was true. Zero: none.
@@ -86,7 +94,10 @@ type told struct {
 }
 
 func newLoads(cfg ORCAConfig, env loadsEnv) *loads {
-	return &loads{cfg: cfg, env: env, byID: map[string]*endpointLoad{}}
+	if env.After == nil {
+		env.After = func(d time.Duration, f func()) { time.AfterFunc(d, f) }
+	}
+	return &loads{cfg: cfg, env: env, byID: map[string]*endpointLoad{}, early: map[string]earlyReport{}}
 }
 
 // stats returns the counts so far.
@@ -97,8 +108,16 @@ func (s *loads) stats() loadStats {
 // follow takes the full set of instances, after the balancer: it forgets those
 // that left or moved, of which nothing is said to the balancer once it returns.
 func (s *loads) follow(set []discovery.Instance) {
+	for id, r := range s.swap(set) {
+		s.publishAt(id, r.value, r.at)
+	}
+}
+
+// swap takes the set in and returns what was published of those that are new.
+func (s *loads) swap(set []discovery.Instance) map[string]earlyReport {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	known := map[string]earlyReport{}
 	next := make(map[string]*endpointLoad, len(set))
 	for i := range set {
 		id, addr := set[i].ID, set[i].HostPort()
@@ -119,6 +138,13 @@ func (s *loads) follow(set []discovery.Instance) {
 		}
 	}
 	s.byID = next
+	for id, r := range s.early {
+		if next[id] != nil {
+			known[id] = r
+			delete(s.early, id)
+		}
+	}
+	return known
 }
 
 // of returns an endpoint, locked, nil if it is not there.
@@ -154,33 +180,51 @@ func (s *loads) poll(id string, sample agentstats.Sample) {
 // publish takes a report that the endpoint's agent published, an untrusted
 // value, or that it is gone.
 func (s *loads) publish(id string, value []byte, gone bool) {
+	now := s.env.Now()
+	if s.keep(id, value, gone, now) {
+		return
+	}
+	if !gone {
+		s.publishAt(id, value, now)
+		return
+	}
+	if e := s.of(id); e != nil {
+		s.unpublish(e)
+		e.mu.Unlock()
+	}
+}
+
+// publishAt takes a published report that came at now.
+func (s *loads) publishAt(id string, value []byte, now time.Duration) {
+	r, err := agentstats.Decode(value)
 	e := s.of(id)
 	if e == nil {
 		return
 	}
 	defer e.mu.Unlock()
-	if gone {
-		s.unpublish(e)
-		return
+	if _, service, ok := strings.Cut(id, "/"); ok && err == nil && r.Instance != "" && r.Instance != service {
+		err = fmt.Errorf("it is about instance %q, not %q", r.Instance, service)
 	}
-	r, err := agentstats.Decode(value)
 	if err != nil {
 		s.badPublished.Add(1)
-		s.complain(e, "the endpoint's published report is not believed", err)
+		s.complain(&e.badReport, e.id, "the endpoint's published report is not believed", err)
 		return
 	}
-	now := s.env.Now()
 	if e.polled != nil && now-e.polled.At < replays && r.At < e.polledAt {
 		return // older than what was polled
 	}
+	if e.published != nil && now-e.published.At < replays && r.At < e.publishedAt {
+		return // older than the last
+	}
 	l := loadFrom(&r)
 	l.At, l.Expires = now, now+s.env.Published
-	if n := l.InFlight; n >= 0 && s.env.Rand(adoptOne) == 0 {
+	// The first may be what was there when the watcher began, of whatever age.
+	if n := l.InFlight; n >= 0 && e.published != nil && s.env.Rand(adoptOne) == 0 {
 		e.adopted = flight{n: n, own: float64(s.env.InFlight(id)), at: now, expires: l.Expires}
 	}
 	l.InFlight = picker.Absent
 	e.lives(l.Epoch)
-	e.published = l
+	e.published, e.publishedAt = l, r.At
 	s.tell(e, false)
 }
 
@@ -209,6 +253,7 @@ func (s *loads) hear() h1.LoadFunc {
 
 // declare takes what an answer of the endpoint says of its load.
 func (s *loads) declare(ep *picker.Endpoint, now time.Duration, own int, value []byte) {
+	r, err := orca.Parse(value, s.cfg.InFlight) // at the request's cost alone
 	e := s.of(ep.ID)
 	if e == nil {
 		return
@@ -217,10 +262,9 @@ func (s *loads) declare(ep *picker.Endpoint, now time.Duration, own int, value [
 	if e.addr != ep.Addr {
 		return // a late answer of where the instance was before
 	}
-	r, err := orca.Parse(value, s.cfg.InFlight)
 	if err != nil {
 		s.refused.Add(1)
-		s.complain(e, "the load that the endpoint declares in its answers is not believed", err)
+		s.complain(&e.badHeader, e.id, "the load that the endpoint declares in its answers is not believed", err)
 		return
 	}
 	s.declared.Add(1)
@@ -236,16 +280,29 @@ func (s *loads) declare(ep *picker.Endpoint, now time.Duration, own int, value [
 	}
 	e.told = t
 	s.tell(e, false)
+	s.await(e, now)
 }
 
-// complain logs the first of an endpoint's values that was not believed. e.mu is
-// held.
-func (s *loads) complain(e *endpointLoad, what string, err error) {
-	if e.complained {
+// await has the picture made anew when what was told expires: the agent's figures
+// then stand alone. e.mu is held.
+func (s *loads) await(e *endpointLoad, now time.Duration) {
+	if e.waits || e.told.expires <= now {
 		return
 	}
-	e.complained = true
-	s.env.Log.Warn(what+"; no more is logged of it", "endpoint", e.id, "error", err)
+	e.waits = true
+	s.env.After(e.told.expires-now, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.waits = false
+		if e.gone {
+			return
+		}
+		if now := s.env.Now(); now < e.told.expires {
+			s.await(e, now) // something was told meanwhile
+		} else {
+			s.tell(e, false)
+		}
+	})
 }
 
 // tell gives the balancer the endpoint's picture, if it is another than before;
@@ -295,8 +352,8 @@ func (e *endpointLoad) compose(now time.Duration) (picker.Load, bool) {
 		return l, false
 	}
 	fill := func(to *float64, with float64) {
-		if *to < 0 {
-			*to = with
+		if *to < 0 && with >= 0 {
+			*to, l.Expires = with, min(l.Expires, t.expires)
 		}
 	}
 	fill(&l.CPU, t.cpu)
@@ -312,45 +369,11 @@ func (e *endpointLoad) compose(now time.Duration) (picker.Load, bool) {
 		}
 		if f.expires > 0 {
 			// A picture has one time, that of the figure which ages fastest.
-			l.InFlight, l.OwnInFlight, l.At = f.n, f.own, f.at
+			l.InFlight, l.OwnInFlight, l.At, l.Hearsay = f.n, f.own, f.at, true
+			if f == t.flight {
+				l.Expires = min(l.Expires, f.expires)
+			}
 		}
 	}
 	return l, true
-}
-
-// unheard is the picture of an endpoint whose agent tells nothing, or nothing any
-// more: then what does not change with its load is still true. That it answers
-// shows that it listens.
-func (e *endpointLoad) unheard(t told) picker.Load {
-	l := picker.Load{
-		At: t.at, Expires: t.expires, Listening: true,
-		InFlight: picker.Absent, Cores: picker.Absent, Avail: picker.Absent, CPU: picker.Absent,
-		Mem: picker.Absent, Conc: picker.Absent, Err: picker.Absent,
-	}
-	for _, old := range []*picker.Load{e.published, e.polled} {
-		if old != nil && old.Cores > 0 {
-			l.Cores = old.Cores
-		}
-		if old != nil && old.Conc > 0 {
-			l.Conc = old.Conc
-		}
-	}
-	return l
-}
-
-// loadFrom turns a report into what policies see of it, but for times and own
-// requests. Figures that it does not carry stay absent, but for a backend's port,
-// which is taken to listen.
-func loadFrom(r *agentstats.Report) *picker.Load {
-	return &picker.Load{
-		InFlight:  r.InFlight.Or(picker.Absent),
-		Cores:     r.Cores.Or(picker.Absent),
-		Avail:     r.Avail.Or(picker.Absent),
-		CPU:       r.CPU.Or(picker.Absent),
-		Mem:       r.Mem.Or(picker.Absent),
-		Conc:      r.Conc.Or(picker.Absent),
-		Err:       r.Err.Or(picker.Absent),
-		Epoch:     r.Epoch,
-		Listening: r.Listening.Or(true),
-	}
 }

@@ -27,6 +27,12 @@ type loadRig struct {
 	unasked bool
 	log     bytes.Buffer
 	ep      *picker.Endpoint
+	timers  []timer
+}
+
+type timer struct {
+	at time.Duration
+	f  func()
 }
 
 func newLoadRig(t *testing.T, cfg ORCAConfig) *loadRig {
@@ -36,12 +42,13 @@ func newLoadRig(t *testing.T, cfg ORCAConfig) *loadRig {
 		Now: func() time.Duration { return r.now }, Rand: func(n uint32) uint32 { return r.draw % n },
 		InFlight:  func(string) int64 { return r.own },
 		Published: 90 * time.Second,
+		After:     func(d time.Duration, f func()) { r.timers = append(r.timers, timer{r.now + d, f}) },
 		Set: func(id string, l *picker.Load) {
 			if id != "a" {
 				t.Errorf("the balancer is told of %q", id)
 			}
 			plain := *l
-			plain.Unasked = false
+			plain.Unasked, plain.Hearsay = false, false
 			r.set, r.unasked = append(r.set, plain), l.Unasked
 			r.ep.SetLoad(l)
 		},
@@ -55,8 +62,13 @@ func newLoadRig(t *testing.T, cfg ORCAConfig) *loadRig {
 
 // after lets time pass and forgets what the balancer was told until then.
 func (r *loadRig) after(d time.Duration) *loadRig {
-	r.now += d
-	r.set = nil
+	until := r.now + d
+	for len(r.timers) > 0 && r.timers[0].at <= until { // one endpoint has one at a time
+		x := r.timers[0]
+		r.timers, r.now = r.timers[1:], x.at
+		x.f()
+	}
+	r.now, r.set = until, nil
 	return r
 }
 
@@ -182,10 +194,14 @@ func TestLoadsFillWhatAnAgentLacks(t *testing.T) {
 	for range 6 { // until what was declared has expired
 		r.after(499 * ms).polls(lacks)
 	}
-	r.want(func(l *picker.Load) {
-		base(l)
-		l.At, l.Expires, l.InFlight, l.OwnInFlight = r.now-6*499*ms, r.now+1500*ms, 12, 5
-	})
+	r.want(nil) // it still holds, and until then
+	if l := r.ep.Load(); l.InFlight != 12 || l.Expires != r.now-6*499*ms+3*time.Second {
+		t.Errorf("%+v", l)
+	}
+	r.after(6 * ms)
+	if l := r.ep.Load(); l.InFlight != picker.Absent || l.Expires != r.now-6*ms+1500*ms {
+		t.Errorf("after what was declared: %+v", l)
+	}
 	r.after(499 * ms).polls(lacks)
 	r.want(func(l *picker.Load) { base(l); l.Expires, l.OwnInFlight = r.now+1500*ms, 5 })
 }
@@ -239,7 +255,7 @@ func TestLoadsOfPublishedReports(t *testing.T) {
 	r.want(func(l *picker.Load) { base(l); l.At, l.InFlight, l.OwnInFlight = adopted, 8, 2 })
 	// What the app declares is younger.
 	r.after(time.Second).says("TEXT named_metrics.in_flight:1")
-	r.want(func(l *picker.Load) { base(l); l.Expires -= time.Second; l.InFlight, l.OwnInFlight = 1, 4 })
+	r.want(func(l *picker.Load) { base(l); l.Expires = r.now + 3*time.Second; l.InFlight, l.OwnInFlight = 1, 4 })
 	r.after(60 * time.Second).publishes(full(9)) // the adopted one has expired
 	r.want(base)
 	// A poll counts before it.
@@ -301,7 +317,7 @@ func TestLoadsOfGarbage(t *testing.T) {
 	if got := r.stats(); got != (loadStats{DeclaredRefused: 10, PublishedRefused: 10}) {
 		t.Errorf("%+v", got)
 	}
-	if n := strings.Count(r.log.String(), "\n"); n != 1 || !strings.Contains(r.log.String(), "outside 0 to") {
+	if n := strings.Count(r.log.String(), "\n"); n != 2 || !strings.Contains(r.log.String(), "outside 0 to") || !strings.Contains(r.log.String(), "published") {
 		t.Errorf("log:\n%s", &r.log)
 	}
 	r.says(orcaAll)

@@ -42,7 +42,7 @@ func (sc *Sidecar) newService(c ServiceConfig, source discovery.Source, env bala
 	agentLog := s.log.Named("agents")
 	own := func(id string) int64 { return s.balancer.InFlight(id) } // which is made last
 	s.poller = agentstats.NewPoller(sc.cfg.Agents, agentstats.PollEnv{Now: env.Now, Rand: env.Rand, InFlight: own, Logger: agentLog})
-	s.gauges = newGauges(sc.cfg.Gauges, env, s.poller.Dial, s.poller.Authorization(), agentLog)
+	s.gauges = newGauges(sc.cfg.Gauges, env, s.poller.Dial, s.poller.Authorization, agentLog)
 	env.NewGauge = s.gauges.hook()
 	var err error
 	if s.balancer, err = balance.New(c.Balance, env); err != nil {
@@ -52,7 +52,9 @@ func (sc *Sidecar) newService(c ServiceConfig, source discovery.Source, env bala
 		Now: env.Now, Rand: env.Rand, InFlight: own, Set: s.balancer.SetLoad, Published: sc.cfg.Published.Expiry, Log: agentLog,
 	})
 	if sc.cfg.Published.Enabled {
-		s.watcher, err = publish.NewWatcher(c.Discover.Service, sc.cfg.Published.WatchConfig, publish.WatchEnv{Client: sc.client, Logger: agentLog})
+		s.watcher, err = publish.NewWatcher(c.Discover.Service, sc.cfg.Published.WatchConfig, publish.WatchEnv{
+			Client: sc.client, Datacenter: c.Discover.Datacenter, Logger: agentLog,
+		})
 		if err != nil {
 			return nil, fmt.Errorf("service %q: %w", c.Name, err)
 		}
@@ -109,7 +111,7 @@ func (s *service) apply(set []discovery.Instance) {
 			s.complain(inst.ID, err)
 		} else if ok {
 			_, serviceID, _ := strings.Cut(inst.ID, "/")
-			targets = append(targets, agentstats.Target{ID: inst.ID, Addr: addr, Instance: serviceID})
+			targets = append(targets, agentstats.Target{ID: inst.ID, Addr: addr, Instance: serviceID, Backend: inst.Address})
 		}
 	}
 	s.poller.SetTargets(targets)
@@ -153,7 +155,7 @@ func (s *service) describe() admin.Service {
 			st, ok := s.poller.Status(id)
 			return admin.AgentStatus{
 				Polled: ok, Addr: st.Addr, Polls: st.Polls,
-				Failures: st.Failures, Rejected: st.Rejected + st.Replayed, LastError: st.LastError,
+				Failures: st.Failures, Rejected: st.Rejected + st.Replayed, Repeated: st.Repeated, LastError: st.LastError,
 				Report: st.Report, Expires: st.Expires,
 			}
 		},

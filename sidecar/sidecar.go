@@ -50,6 +50,9 @@ func New(cfg Config, log hclog.Logger, version string) (*Sidecar, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, text := range cfg.Agents.Warnings() {
+		log.Named("agents").Warn(text)
+	}
 	o := admin.Options{Version: version, Log: log.Named("admin"), Draining: sc.draining.Load}
 	for _, c := range cfg.Services {
 		c.Discover.NodeMeta = c.Balance.Locality.NodeMeta()

@@ -85,3 +85,25 @@ func TestUnknownZoneIsWarnedOf(t *testing.T) {
 		}
 	}
 }
+
+// A token in clear is warned of once for all services.
+func TestTokenIsWarnedOf(t *testing.T) {
+	for token, want := range map[string]int{"": 0, "0123456789abcdef": 1} {
+		cfg := DefaultConfig()
+		cfg.Consul.Address, cfg.Admin.Listen, cfg.Agents.Token = "127.0.0.1:1", "127.0.0.1:0", token
+		for _, name := range []string{"web", "api"} {
+			s := DefaultService(name)
+			s.Listen = "127.0.0.1:0"
+			cfg.Services = append(cfg.Services, s)
+		}
+		var log strings.Builder
+		sc, err := New(cfg, hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Warn}), "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = sc.closeListeners() })
+		if n := strings.Count(log.String(), "token goes in clear"); n != want || token != "" && strings.Contains(log.String(), token) {
+			t.Errorf("token %q: log %q", token, log.String())
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 )
 
 // HAProxy's own bounds (server_parse_weight_change_request): a percentage above this
@@ -33,6 +34,9 @@ type Config struct {
 	// server's maxconn; 0 says none. Each HAProxy process applies it for itself: 2 for
 	// one, which leaves room for bursts, is 0.5 for four.
 	MaxConnFactor float64
+	// Drain is for how long an agent that does not register the backend goes on telling
+	// the drain before it ends, 0 to 10 min. It has to cover HAProxy's agent-inter.
+	Drain time.Duration
 	// MaxConns bounds the checks that are answered at once; one above it is turned away.
 	MaxConns int
 }
@@ -40,7 +44,8 @@ type Config struct {
 // DefaultConfig answers none: Listen has no default.
 func DefaultConfig() Config {
 	return Config{
-		Health: true, // the agent sees a closed port at once, HAProxy's check after fall x inter
+		Health: true,            // the agent sees a closed port at once, HAProxy's check after fall x inter
+		Drain:  3 * time.Second, // HAProxy's default agent-inter is 2 s
 		// Those of a large HAProxy fleet, which take milliseconds each, with their bursts.
 		MaxConns: 64,
 	}
@@ -65,6 +70,9 @@ func (c Config) Validate() error {
 	}
 	if !(c.MaxConnFactor >= 0 && c.MaxConnFactor <= 1000) {
 		bad("agent_check.maxconn_factor %v is outside 0 (none is said) to 1000", c.MaxConnFactor)
+	}
+	if c.Drain < 0 || c.Drain > 10*time.Minute {
+		bad("agent_check.drain %s is outside 0s to 10m", c.Drain)
 	}
 	if c.MaxConns < 1 || c.MaxConns > 1<<12 {
 		bad("agent_check.max_conns %d is outside 1 to 4096", c.MaxConns)

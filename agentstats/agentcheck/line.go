@@ -11,7 +11,11 @@ const Unknown = -1
 // State is what there is to say of the backend. Every float64 may be Unknown; so is
 // what is no number.
 type State struct {
+	// Unknown says that nothing is known of the backend now, such as before the first
+	// sample: HAProxy then hears nothing but of a drain, and keeps what it has.
+	Unknown  bool
 	Down     bool // it is known that nobody listens on the backend's port
+	Unheard  bool // it is not known whether somebody does: neither "up" nor "down" is said
 	Draining bool // the agent takes the backend out of service
 
 	Avail float64 // cores that the backend could use now
@@ -82,6 +86,14 @@ func (c Config) percent(s State) float64 {
 
 // line is the answer to a check, with its newline.
 func (c Config) line(s State) string {
+	switch {
+	case s.Unknown && s.Draining && c.Admin:
+		return "drain\n"
+	case s.Unknown && s.Draining:
+		return "0%\n"
+	case s.Unknown:
+		return "\n"
+	}
 	percent := c.percent(s)
 	if s.Draining && !c.Admin || s.Down && !c.Health {
 		percent = 0
@@ -99,7 +111,7 @@ func (c Config) line(s State) string {
 	switch {
 	case c.Health && s.Down: // HAProxy shows what follows the sharp
 		text = "down " + text + " # nobody listens on the backend's port"
-	case c.Health:
+	case c.Health && !s.Unheard:
 		text = "up " + text
 	}
 	return text + "\n"

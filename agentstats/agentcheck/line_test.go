@@ -35,6 +35,9 @@ func TestLine(t *testing.T) {
 	}{
 		{"nothing known", plain, nothing(), "up 100%"},
 		{"the zero state", plain, State{}, "up 100%"},
+		{"nothing known", plain, State{Unknown: true}, ""},
+		{"nothing known, draining", plain, State{Unknown: true, Draining: true}, "0%"},
+		{"port not known", plain, State{Unheard: true}, "100%"},
 		{"share of the limit", plain, with(half), "up 50%"},
 		{"avail unknown", plain, with(func(s *State) { s.Cores = 4 }), "up 100%"},
 		{"avail without cores", plain, with(func(s *State) { s.Avail = 1 }), "up 100%"},

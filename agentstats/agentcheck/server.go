@@ -44,6 +44,8 @@ type Server struct {
 	cfg Config
 	env Env
 
+	listener net.Listener // of Open; Run closes it
+
 	answered, turnedAway atomic.Uint64
 	open                 atomic.Int64
 }
@@ -76,13 +78,25 @@ func (s *Server) Stats() Stats {
 // Line is the answer to a check made now, with its newline. Safe for concurrent use.
 func (s *Server) Line() string { return s.cfg.line(s.env.State()) }
 
-// Run answers until ctx ends, which is no error. To be heard, a drain has to last as
-// long as HAProxy's agent-inter before ctx ends. Call it once.
-func (s *Server) Run(ctx context.Context) error {
-	l, err := s.env.Listen("tcp", s.cfg.Listen)
-	if err != nil {
+// Open opens the listener, so that a port that is taken is known before anything else
+// begins. Run closes it. Call it once, before Run.
+func (s *Server) Open() (err error) {
+	if s.listener, err = s.env.Listen("tcp", s.cfg.Listen); err != nil {
 		return fmt.Errorf("agent_check: cannot listen on %s: %w (set listen to a free port on an address of this host)", s.cfg.Listen, err)
 	}
+	return nil
+}
+
+// Run answers until ctx ends, which is no error, and opens the listener if Open did not.
+// To be heard, a drain has to last as long as HAProxy's agent-inter before ctx ends. Call
+// it once.
+func (s *Server) Run(ctx context.Context) error {
+	if s.listener == nil {
+		if err := s.Open(); err != nil {
+			return err
+		}
+	}
+	l := s.listener
 	s.env.Logger.Info("HAProxy's agent-check is answered", "address", l.Addr().String())
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -36,13 +36,13 @@ type Config struct {
 	Field string
 	// Named is ORCA's named metric that counts the requests in the backend.
 	Named string
-	// Interval is the least time between two requests, 1ms to 10s. 0 adapts to what they
+	// Interval is the least time between two requests, 1ms to 100ms. 0 adapts to what they
 	// cost: at most 5 % of the time is spent on them, by the quickest of late, within
 	// every 5 to every 100 ms.
 	Interval time.Duration
 	// MaxAge is how old a figure may be that is still given, 5ms to 1s.
 	MaxAge time.Duration
-	// Timeout bounds one request, 1ms to 5s. Whoever needs a figure waits for it.
+	// Timeout bounds one request, 1ms to 2 MaxAge. Whoever needs a figure waits for it.
 	Timeout time.Duration
 }
 
@@ -112,11 +112,15 @@ func (c Config) Validate() error {
 	}{
 		{"max_age", c.MaxAge, fresh, time.Second},
 		{"timeout", c.Timeout, time.Millisecond, 5 * time.Second},
-		{"interval", c.Interval, time.Millisecond, 10 * time.Second},
+		{"interval", c.Interval, time.Millisecond, slowest},
 	} {
 		if (t.d < t.least || t.d > t.most) && !(t.name == "interval" && t.d == 0) {
 			bad("%s is %v, allowed are %v to %v", t.name, t.d, t.least, t.most)
 		}
+	}
+	if c.Timeout > 2*c.MaxAge {
+		// Dated to the middle of its request, the figure would be too old whenever it came.
+		bad("timeout is %v, more than twice max_age (%v): no answer that late would be used", c.Timeout, c.MaxAge)
 	}
 	return errors.Join(errs...)
 }

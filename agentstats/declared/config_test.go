@@ -20,7 +20,7 @@ func TestConfig(t *testing.T) {
 		"prometheus":      {func(c *Config) { c.Metric, c.Labels = "app:busy", map[string]string{"a": "b"} }, "", "prometheus"},
 		"json":            {func(c *Config) { c.Field = "a.b.0.c" }, "", "json"},
 		"https":           {func(c *Config) { c.URL = "https://[::1]:1/" }, "", "orca"},
-		"interval":        {func(c *Config) { c.Interval = time.Second }, "", "orca"},
+		"interval":        {func(c *Config) { c.Interval = 50 * time.Millisecond }, "", "orca"},
 		"both":            {func(c *Config) { c.Metric, c.Field = "a", "b" }, "field is of", "prometheus"},
 		"no url":          {func(c *Config) { c.URL, c.Metric = "", "a" }, "no url", "prometheus"},
 		"no such format":  {func(c *Config) { c.Format = "xml" }, "prometheus, json, orca", "xml"},
@@ -40,6 +40,7 @@ func TestConfig(t *testing.T) {
 		"old":             {func(c *Config) { c.MaxAge = time.Minute }, "max_age", "orca"},
 		"young":           {func(c *Config) { c.MaxAge = time.Millisecond }, "max_age", "orca"},
 		"no time-out":     {func(c *Config) { c.Timeout = 0 }, "timeout", "orca"},
+		"late":            {func(c *Config) { c.Timeout = 3 * c.MaxAge }, "more than twice max_age", "orca"},
 		"rare":            {func(c *Config) { c.Interval = time.Hour }, "interval", "orca"},
 		"control in name": {func(c *Config) { c.Metric = "a\nb" }, "printable", "prometheus"},
 	} {

@@ -15,6 +15,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -235,12 +237,12 @@ func (s *Source) ended(began time.Time, f Figures, err error) {
 		}
 		s.again = now.Add(pause)
 		if st.InARow == 1 && s.ctx.Err() == nil {
-			s.env.Logger.Warn("the app does not tell its figures; others are used until it does", "url", s.cfg.URL, "error", err)
+			s.env.Logger.Warn("the app does not tell its figures; others are used until it does", "url", s.cfg.told(), "error", err)
 		}
 		return
 	}
 	if st.InARow > 0 {
-		s.env.Logger.Info("the app tells its figures again", "url", s.cfg.URL)
+		s.env.Logger.Info("the app tells its figures again", "url", s.cfg.told())
 	}
 	st.InARow = 0
 	took := max(0, now.Sub(began))
@@ -284,5 +286,16 @@ func (s *Source) explain(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("no answer within %v", s.cfg.Timeout)
 	}
+	if u := (*url.Error)(nil); errors.As(err, &u) {
+		return u.Err // without the URL, whose query may be a secret
+	}
 	return err
+}
+
+// told is the URL for logs: a query may be a secret.
+func (c Config) told() string {
+	if u, query, found := strings.Cut(c.URL, "?"); found && query != "" {
+		return u + "?[redacted]"
+	}
+	return c.URL
 }

@@ -21,7 +21,7 @@ import (
 // patient is a configuration whose times no test strikes unless it shortens one.
 func patient(url string) Config {
 	c := DefaultConfig()
-	c.URL, c.MaxAge, c.Timeout = url, time.Second, 5*time.Second
+	c.URL, c.MaxAge, c.Timeout = url, time.Second, 2*time.Second
 	return c
 }
 
@@ -101,9 +101,10 @@ func wantError(t *testing.T, s *Source, text string) {
 func TestReadAsksWhenItMust(t *testing.T) {
 	a := newApp(t, says(`{"n": 1}`))
 	cfg := patient(a.URL)
-	cfg.Field, cfg.MaxAge, cfg.Interval = "n", 20*time.Millisecond, 50*time.Millisecond
+	cfg.Field, cfg.Interval = "n", 50*time.Millisecond
 	var c clock
 	s := open(t, cfg, c.env(nil))
+	s.cfg.MaxAge = 20 * time.Millisecond // after New: the time-out is real time's, and long
 	for _, step := range []struct {
 		at    time.Duration
 		says  int
@@ -164,8 +165,9 @@ func TestFiguresAreDated(t *testing.T) {
 		fmt.Fprint(w, `{"n": 3}`)
 	})
 	cfg := patient(a.URL)
-	cfg.Field, cfg.MaxAge = "n", 20*time.Millisecond
+	cfg.Field = "n"
 	s := open(t, cfg, c.env(nil))
+	s.cfg.MaxAge = 20 * time.Millisecond // after New: the time-out is real time's, and long
 	if f := wantInFlight(t, s, 3); !f.At.Equal(c.at(5 * time.Millisecond)) {
 		t.Errorf("dated %v", f.At.Sub(c.at(0)))
 	}

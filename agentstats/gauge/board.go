@@ -39,7 +39,7 @@ type Board struct {
 
 	mu      sync.Mutex
 	closed  bool
-	full    bool // said so
+	said    time.Time // when it was logged last that streams are turned away
 	streams map[*stream]struct{}
 	counted list // gauges above 0
 	overdue list // those that were silent for longer than Expiry
@@ -80,7 +80,7 @@ func NewBoard(cfg BoardConfig, env BoardEnv) *Board {
 	return b
 }
 
-// Sum returns what the sidecars have in flight together, at most [MaxValue]; how many
+// Sum returns what the sidecars have in flight together, at most 1e9; how many
 // sidecars that is, those at 0 included; and how long ago the newest frame came, 0 if
 // none ever did. With no stream the sum tells nothing. now is on BoardEnv.Now's clock.
 //
@@ -94,7 +94,7 @@ func (b *Board) Sum(now time.Time) (total float64, streams int, age time.Duratio
 	if !b.newest.IsZero() {
 		age = max(0, now.Sub(b.newest))
 	}
-	return float64(min(b.total, MaxValue)), len(b.streams) - b.overdue.n, age
+	return float64(min(b.total, maxSum)), len(b.streams) - b.overdue.n, age
 }
 
 // Stats returns the counts.
@@ -210,17 +210,23 @@ func (b *Board) count(c *uint64) {
 	b.mu.Unlock()
 }
 
-// room reports whether there may be one more stream, and logs the first that may not.
+// complainEvery is how often it is logged that streams are turned away.
+const complainEvery = time.Minute
+
+// room reports whether there may be one more stream, and logs that there may not, at
+// most once in complainEvery.
 func (b *Board) room(r *http.Request) bool {
 	b.mu.Lock()
 	now := b.env.Now()
 	b.pull(now)
 	b.expire(now) // lost streams leave soon
 	ok := !b.closed && len(b.streams) < b.cfg.MaxStreams
-	first := !ok && !b.closed && !b.full
-	b.full = !ok
+	tell := !ok && !b.closed && (b.said.IsZero() || now.Sub(b.said) >= complainEvery)
+	if tell {
+		b.said = now
+	}
 	b.mu.Unlock()
-	if first {
+	if tell {
 		b.env.Logger.Warn("gauge streams are turned away: all that are allowed are open", "max_gauges", b.cfg.MaxStreams, "peer", r.RemoteAddr)
 	}
 	return ok

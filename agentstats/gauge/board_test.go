@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -79,7 +80,7 @@ func boardSums(t *testing.T, env BoardEnv) {
 	say(4, 4)
 	say(1, 0)
 	say(2, MaxValue)
-	sums(t, a.Board, c.now(), MaxValue, 5) // and not 30 or 4 more
+	sums(t, a.Board, c.now(), MaxValue+34, 5)
 	say(2, 1)
 	sums(t, a.Board, c.now(), 35, 5)
 
@@ -195,6 +196,34 @@ func TestBoardIsBounded(t *testing.T) {
 	}
 	if r := ask(); r.StatusCode != 503 {
 		t.Errorf("after Close: %+v", r)
+	}
+}
+
+// TestBoardComplains: however often it gets full, it says so once a minute.
+func TestBoardComplains(t *testing.T) {
+	var out lines
+	now := time.Now()
+	b := NewBoard(BoardConfig{MaxStreams: 1}, BoardEnv{Now: func() time.Time { return now }, Logger: out.logger()})
+	defer b.Close()
+	r := httptest.NewRequest("GET", Path, nil)
+	for range 300 {
+		s := &stream{}
+		b.mu.Lock()
+		b.streams[s] = struct{}{}
+		b.mu.Unlock()
+		if b.room(r) {
+			t.Fatal("the bound is 1")
+		}
+		b.mu.Lock()
+		delete(b.streams, s)
+		b.mu.Unlock()
+		if !b.room(r) {
+			t.Fatal("no room without a stream")
+		}
+		now = now.Add(complainEvery / 200)
+	}
+	if n := out.count("turned away"); n != 2 {
+		t.Errorf("%d lines", n)
 	}
 }
 

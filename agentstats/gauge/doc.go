@@ -21,8 +21,11 @@ const (
 	Path = "/v1/gauge"
 	// Protocol is the token in the Upgrade header.
 	Protocol = "outrigger-gauge"
-	// MaxValue bounds one gauge; a report's in_flight has the same bound.
-	MaxValue = 1e9
+	// MaxValue bounds one gauge: far above what one sidecar has at one backend, each on a
+	// connection, and no figure to drive all others off for good.
+	MaxValue = 1e5
+	// maxSum bounds what all have together, as a report's in_flight is bounded.
+	maxSum = 1e9
 	// Heartbeat and Expiry are PICKING.md's: a lost sidecar counts for 3 s at most, and
 	// two heartbeats may be late before one that lives is left out.
 	Heartbeat = time.Second

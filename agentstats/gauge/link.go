@@ -51,7 +51,7 @@ func (s *Sender) open(ctx context.Context, id string) (*link, error) {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	err = s.upgrade(conn)
+	err = s.upgrade(conn, id)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -71,7 +71,7 @@ func (s *Sender) open(ctx context.Context, id string) (*link, error) {
 
 // upgrade asks for the stream. The request goes through net/http, which lets no
 // header's value become another header.
-func (s *Sender) upgrade(conn net.Conn) error {
+func (s *Sender) upgrade(conn net.Conn, id string) error {
 	req, err := http.NewRequest(http.MethodGet, "http://"+host(conn)+Path, nil)
 	if err != nil {
 		return err
@@ -79,8 +79,8 @@ func (s *Sender) upgrade(conn net.Conn) error {
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", Protocol)
 	req.Header.Set("User-Agent", "outrigger")
-	if s.env.Authorization != "" {
-		req.Header.Set("Authorization", s.env.Authorization)
+	if auth := s.env.Authorization(id); auth != "" {
+		req.Header.Set("Authorization", auth)
 	}
 	if err := req.Write(conn); err != nil {
 		return err

@@ -23,8 +23,9 @@ type SenderEnv struct {
 	// Dial connects to the agent of an endpoint, TLS and all. It must honour ctx and is
 	// called by many goroutines.
 	Dial func(ctx context.Context, id string) (net.Conn, error)
-	// Authorization is the header's value, "" for none.
-	Authorization string
+	// Authorization returns the header's value for the agent of an endpoint, "" for none;
+	// it is called by many goroutines. Default: none.
+	Authorization func(id string) string
 	// Now is a monotonic clock. Default: time since NewSender.
 	Now func() time.Duration
 	// Rand returns a uniform number in [0, n); called by many goroutines.
@@ -73,6 +74,9 @@ func NewSender(cfg Config, env SenderEnv) *Sender {
 	}
 	if env.Rand == nil {
 		env.Rand = rand.Uint32N
+	}
+	if env.Authorization == nil {
+		env.Authorization = func(string) string { return "" }
 	}
 	if env.Logger == nil {
 		env.Logger = hclog.NewNullLogger()

@@ -26,7 +26,7 @@ func bubble(t *testing.T, cfg Config, f func(t *testing.T, w *fleet)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &fleet{t: t, net: newPipes()}
-		w.Sender = NewSender(cfg, SenderEnv{Dial: w.net.dial, Authorization: "Bearer s3cret", Logger: w.out.logger()})
+		w.Sender = NewSender(cfg, SenderEnv{Dial: w.net.dial, Authorization: func(string) string { return "Bearer s3cret" }, Logger: w.out.logger()})
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan struct{})
 		go func() {

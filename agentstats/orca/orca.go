@@ -32,10 +32,11 @@ const Header = "endpoint-load-metrics"
 // DefaultInFlight is the named metric that tells the requests in flight.
 const DefaultInFlight = "in_flight"
 
-// Bounds of a value: many times what backends send, and few enough that the worst value
-// takes microseconds.
+// Bounds of a value: many times what backends send. The worst value in TEXT or BIN takes
+// microseconds, in JSON some tens of them.
 const (
 	MaxSize    = 4 << 10 // bytes
+	maxJSON    = 1 << 10 // bytes of the form that is dear to read
 	maxMetrics = 64
 	maxNumber  = 64 // bytes of one number
 	maxName    = 128
@@ -87,6 +88,10 @@ func Parse(value []byte, inFlight string) (Report, error) {
 	case "TEXT":
 		err = r.text(rest, inFlight)
 	case "JSON":
+		if len(rest) > maxJSON {
+			err = fmt.Errorf("%d bytes of JSON, more than %d", len(rest), maxJSON)
+			break
+		}
 		err = r.json(rest, inFlight)
 	case "BIN":
 		err = r.bin(bytes.TrimSpace(rest), inFlight)

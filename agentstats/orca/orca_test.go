@@ -3,6 +3,7 @@ package orca
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -107,22 +108,23 @@ func TestParseRefuses(t *testing.T) {
 		"TEXT named_metrics.d:1,named_metrics.d=2": "twice",
 		"TEXT cpu_utilization:0." + strings.Repeat("1", maxNumber): "number of",
 		"TEXT " + strings.Repeat("a", MaxSize):                     "bytes, more than",
-		many:                                                       "more than 64 metrics",
-		"JSON":                                                     "not JSON",
-		"JSON not-a-valid-json-string":                             "not JSON",
-		`JSON {"cpu_utilization": "0.7"`:                           "not JSON",
-		`JSON {"eps":NaN}`:                                         "not JSON",
-		`JSON {"eps":1}{}`:                                         "not JSON",
-		`JSON [1]`:                                                 "not a JSON object",
-		`JSON 1`:                                                   "not a JSON object",
-		`JSON {"eps":"NaN"}`:                                       "not a decimal number",
-		`JSON {"eps":"1\u0030"}`:                                   "not a decimal number",
-		`JSON {"eps":true}`:                                        "not a decimal number",
-		`JSON {"eps":{}}`:                                          "not a decimal number",
-		`JSON {"eps":""}`:                                          "number of 0 bytes",
-		`JSON {"eps":-1}`:                                          "outside",
-		`JSON {"eps":1,"eps":1}`:                                   "twice",
-		`JSON {"x":1,"x":1}`:                                       "twice",
+		`JSON {"a":"` + strings.Repeat("a", maxJSON) + `"}`:        "bytes of JSON, more than",
+		many:                             "more than 64 metrics",
+		"JSON":                           "not JSON",
+		"JSON not-a-valid-json-string":   "not JSON",
+		`JSON {"cpu_utilization": "0.7"`: "not JSON",
+		`JSON {"eps":NaN}`:               "not JSON",
+		`JSON {"eps":1}{}`:               "not JSON",
+		`JSON [1]`:                       "not a JSON object",
+		`JSON 1`:                         "not a JSON object",
+		`JSON {"eps":"NaN"}`:             "not a decimal number",
+		`JSON {"eps":"1\u0030"}`:         "not a decimal number",
+		`JSON {"eps":true}`:              "not a decimal number",
+		`JSON {"eps":{}}`:                "not a decimal number",
+		`JSON {"eps":""}`:                "number of 0 bytes",
+		`JSON {"eps":-1}`:                "outside",
+		`JSON {"eps":1,"eps":1}`:         "twice",
+		`JSON {"x":1,"x":1}`:             "twice",
 		`JSON {"cpu_utilization":1,"cpuUtilization":1}`: "twice",
 		`JSON {"named_metrics":{},"namedMetrics":{}}`:   "twice",
 		`JSON {"named_metrics":{"a":1,"a":1}}`:          "twice",
@@ -196,9 +198,15 @@ func BenchmarkParse(b *testing.B) {
 		worst = strconv.AppendInt(worst, int64(10+i), 10)
 		worst = append(worst, ":1e300,"...)
 	}
+	manyJSON := []byte(`JSON {"named_metrics":{`)
+	for i := range maxMetrics - 2 {
+		manyJSON = fmt.Appendf(manyJSON, `"aaaa%d":1e300,`, i)
+	}
+	manyJSON = append(manyJSON, `"a":1}}`...)
 	for name, value := range map[string][]byte{
 		"text": []byte(typical), "worst text": worst[:len(worst):len(worst)],
-		"json": []byte(`JSON {"cpu_utilization":0.71,"mem_utilization":0.42,"rps_fractional":120.5,"eps":0.25,"named_metrics":{"in_flight":17}}`),
+		"json":       []byte(`JSON {"cpu_utilization":0.71,"mem_utilization":0.42,"rps_fractional":120.5,"eps":0.25,"named_metrics":{"in_flight":17}}`),
+		"worst json": manyJSON, "deep json": []byte(`JSON {"a":` + strings.Repeat("[", 500) + strings.Repeat("]", 500) + "}"),
 		"bin": []byte("BIN " + base64.StdEncoding.EncodeToString(message(map[protowire.Number]float64{1: 0.71, 2: 0.42, 6: 120.5, 7: 0.25},
 			map[string]float64{"in_flight": 17}))),
 	} {

@@ -61,9 +61,11 @@ type WatchEnv struct {
 	// Client of a Consul agent. It bounds an answer's size and does not follow
 	// redirects (discovery.NewClient makes such).
 	Client *api.Client
-	Logger hclog.Logger     // nil: none
-	Now    func() time.Time // nil: time.Now
-	Rand   func() float64   // uniform in [0, 1), for jitter; nil: math/rand/v2
+	// Datacenter whose agents publish; "": the client's. Each has a KV store of its own.
+	Datacenter string
+	Logger     hclog.Logger     // nil: none
+	Now        func() time.Time // nil: time.Now
+	Rand       func() float64   // uniform in [0, 1), for jitter; nil: math/rand/v2
 }
 
 // Watcher follows the published reports of one service. Run is called once; Status
@@ -175,6 +177,7 @@ func (w *Watcher) read(ctx context.Context) (api.KVPairs, *api.QueryMeta, error)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	pairs, meta, err := w.env.Client.KV().List(w.folder, (&api.QueryOptions{
+		Datacenter: w.env.Datacenter,
 		AllowStale: true, // spreads the reads over the servers
 		WaitIndex:  w.index, WaitTime: wait,
 	}).WithContext(ctx))

@@ -82,8 +82,8 @@ type Drain struct {
 	// Timeout bounds the whole wait, 0 (none) to 10 min.
 	Timeout time.Duration
 	// Quiet is for how long the in-flight count must read 0, 0 to 1 min. It has to
-	// cover the time in which sidecars hear of the maintenance: outrigger's read
-	// Consul at most once a second by default.
+	// cover the time in which sidecars hear of the maintenance (outrigger's read
+	// Consul at most once a second by default), and HAProxy's agent-inter.
 	Quiet time.Duration
 	// Blind is the wait where no in-flight count is known, 0 to 10 min; it counts
 	// from the last time one was known and not 0.
@@ -109,8 +109,10 @@ func DefaultConfig() Config {
 		},
 		Drain: Drain{
 			Timeout: 25 * time.Second, // Kubernetes kills 30 s after SIGTERM: 5 s to deregister and end
-			Quiet:   2 * time.Second,  // sidecars have read Consul by then (rate_interval 1s), with some slack
-			Blind:   10 * time.Second, // news takes 2 s, and most requests end within the other 8
+			// Sidecars have read Consul by then (rate_interval 1s), and a HAProxy has asked
+			// once more (agent-inter 2s).
+			Quiet: 3 * time.Second,
+			Blind: 10 * time.Second, // news takes 2 s, and most requests end within the other 8
 		},
 		// Half a minute without a check that somebody removed does no harm; looking
 		// costs the Consul agent two local reads.

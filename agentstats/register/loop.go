@@ -27,7 +27,8 @@ const (
 type loop struct {
 	delay  time.Duration // before the next look
 	hash   string        // the next look waits for a change from it; "": it does not wait
-	wrote  bool          // by this process, at least once
+	tried  bool          // by this process to write, at least once
+	wrote  bool          // and it did
 	status string        // our check's when last seen
 
 	fails   int
@@ -115,6 +116,7 @@ func (r *Registrar) put(ctx context.Context, have instance, wrong string) error 
 		check := *want.Check
 		check.Status, want.Check = l.status, &check
 	}
+	l.tried = true // an answer that is lost is no proof of failure
 	if err := r.register(ctx, &want); err != nil {
 		return err
 	}

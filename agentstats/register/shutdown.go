@@ -32,13 +32,18 @@ func joinPort(host string, port int) string { return net.JoinHostPort(host, strc
 // (the second SIGTERM), where Consul answers; a Consul that does not adds up to 6 s. The backend has to serve until
 // Shutdown returns. The error tells what is left in Consul, or what stays unsure.
 //
-// An instance that somebody else has in maintenance mode stays registered, in
+// Where this Registrar never wrote to Consul it changes nothing there. An instance that
+// somebody else has in maintenance mode stays registered, in
 // maintenance: whoever took it out must not find it in service again because its
 // agent was restarted.
 func (r *Registrar) Shutdown(ctx context.Context) error {
 	r.stop()
 	r.once.Do(func() { close(r.ran) }) // Run was never called, and is not any more
 	<-r.ran
+	if !r.loop.tried {
+		r.log.Info("this agent registered nothing in Consul: what is there is left as it is")
+		return nil
+	}
 	limited, cancel := context.WithTimeout(ctx, r.cfg.Drain.Timeout)
 	defer cancel()
 	have, err := r.leave(limited)

@@ -291,3 +291,22 @@ func TestACLs(t *testing.T) {
 	}
 	r.await("the end of the registration", absent)
 }
+
+// What another agent registered is not ours to take away: an agent that never wrote
+// leaves it in service.
+func TestShutdownLeavesWhatOthersRegistered(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.start()
+	r.await("the check to pass", passing)
+	idle, err := register.New(r.cfg, register.Env{Client: r.client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := idle.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if e := r.entry(); e == nil || !passing(e) {
+		t.Errorf("it is not in service any more: %+v", e)
+	}
+}

@@ -24,7 +24,7 @@ func runAgent(ctx context.Context, args []string, s streams) int {
 		return 1
 	}
 	log := newLogger(cfg.Log, s.err).Named("agent")
-	env := agentstats.Env{Logger: log, Version: version(), OwnProcess: true}
+	env := agentstats.Env{Logger: log, Version: version(), OwnProcess: true, Hurry: hurried(ctx)}
 	if cfg.Agent.Register.Service != "" || cfg.Agent.Publish.To != "" {
 		if env.Consul, err = discovery.NewClient(cfg.Consul); err != nil {
 			log.Error("cannot start", "error", err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync/atomic"
 	"syscall"
 
 	"outrigger/cmd/outrigger/demo"
@@ -20,7 +21,8 @@ type streams struct {
 }
 
 // command is a subcommand. run returns the exit status: 0 for success, 1 for
-// failure, 2 for wrong usage. ctx ends at the first SIGINT or SIGTERM.
+// failure, 2 for wrong usage. ctx ends at the first SIGINT or SIGTERM; the second ends
+// the program unless the command takes it (hurried).
 type command struct {
 	name, synopsis string
 	run            func(ctx context.Context, args []string, s streams) int
@@ -29,7 +31,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"sidecar", "run the proxy beside a client app", runSidecar},
-		{"agent", "publish a backend's CPU and memory figures", runAgent},
+		{"agent", "tell how a backend is doing, register and drain it", runAgent},
 		{"check", "validate configuration files and print what they mean", runCheck},
 		{"explain", "show why a sidecar picks the endpoint it picks", runExplain},
 		{"status", "show a running sidecar's endpoints", runStatus},
@@ -42,15 +44,51 @@ func commands() []command {
 func main() {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	signals := make(chan os.Signal, 2)
+	hurry := newHurry()
+	signals := make(chan os.Signal, 3)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-signals
 		stop()
 		<-signals
-		os.Exit(1) // the second signal does not wait
+		if hurry.up() {
+			<-signals
+		}
+		os.Exit(1) // the second signal does not wait, or where it hurries, the third
 	}()
-	os.Exit(run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+	os.Exit(run(context.WithValue(ctx, hurryKey{}, hurry), os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+}
+
+// hurry is what becomes of the second signal.
+type hurry struct {
+	ctx   context.Context
+	end   context.CancelFunc
+	taken atomic.Bool
+}
+
+type hurryKey struct{}
+
+func newHurry() *hurry {
+	h := &hurry{}
+	h.ctx, h.end = context.WithCancel(context.Background())
+	return h
+}
+
+// up passes the second signal on; false where nobody takes it.
+func (h *hurry) up() bool {
+	h.end()
+	return h.taken.Load()
+}
+
+// hurried returns a context that ends at the second signal, which does not end the
+// program from now on: whoever calls it has to end soon after.
+func hurried(ctx context.Context) context.Context {
+	h, ok := ctx.Value(hurryKey{}).(*hurry)
+	if !ok {
+		return context.Background()
+	}
+	h.taken.Store(true)
+	return h.ctx
 }
 
 func run(ctx context.Context, args []string, s streams) int {

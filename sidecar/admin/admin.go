@@ -80,6 +80,7 @@ type AgentStatus struct {
 	Polls     uint64 // sent or tried
 	Failures  uint64 // no answer, or an error
 	Rejected  uint64 // answers that were not believed
+	Repeated  uint64 // answers that were the last report again
 	LastError string // kept after recovery
 	// Report is the last accepted one, for what policies do not look at; it does not
 	// count from Expires on, which is on the balancer's clock.

@@ -64,6 +64,8 @@ func figuresOfEndpoint(t *table[endpointView]) {
 		func(a *AgentStatus) float64 { return float64(a.Failures) })
 	polled("reports_rejected_total", "Answers of the endpoint's agent that were not believed.",
 		func(a *AgentStatus) float64 { return float64(a.Rejected) })
+	polled("reports_repeated_total", "Answers of the endpoint's agent that were its last report again.",
+		func(a *AgentStatus) float64 { return float64(a.Repeated) })
 
 	t.add(gauge, "endpoint_agent_report_age_seconds", "Age of the newest report; its figures are exported until it expires.",
 		func(v endpointView) float64 {
@@ -108,6 +110,22 @@ func reportOfEndpoint(t *table[endpointView]) {
 		func(r *agentstats.Report) agentstats.Opt[int64] { return r.AcceptQueue })
 	count("accept_queue_limit_connections", "Waiting connections above which the backend's kernel refuses more.",
 		func(r *agentstats.Report) agentstats.Opt[int64] { return r.AcceptLimit })
+	count("memory_bytes", "Memory that the backend uses.",
+		func(r *agentstats.Report) agentstats.Opt[int64] { return r.MemBytes })
+	count("memory_limit_bytes", "Memory limit that applies to the backend.",
+		func(r *agentstats.Report) agentstats.Opt[int64] { return r.MemLimit })
+	rate := func(name, help string, read func(*agentstats.Report) agentstats.Opt[float64]) {
+		t.add(gauge, "endpoint_agent_"+name, help, func(v endpointView) float64 {
+			if !reported(&v) {
+				return unknown
+			}
+			return read(&v.agent.Report).Or(unknown)
+		})
+	}
+	rate("receive_bytes_per_second", "Bytes that the backend's network receives.",
+		func(r *agentstats.Report) agentstats.Opt[float64] { return r.RxBytes })
+	rate("transmit_bytes_per_second", "Bytes that the backend's network sends.",
+		func(r *agentstats.Report) agentstats.Opt[float64] { return r.TxBytes })
 	t.addBy(gauge, "source", "endpoint_agent_in_flight_source", "1 for where the agent has the requests in the backend from.",
 		func(v endpointView, emit func(float64, ...string)) {
 			r := &v.agent.Report

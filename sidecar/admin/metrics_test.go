@@ -35,7 +35,7 @@ func fullOptions(f *fleet) Options {
 				Gauges: true, Streams: 2, Frames: 26, StreamsEnded: 27}
 		},
 		Agents: func(id string) AgentStatus {
-			return AgentStatus{Polled: id == "n/good", Polls: 8, Failures: 2, Rejected: 1, Report: reportOf(id), Expires: f.now + time.Second}
+			return AgentStatus{Polled: id == "n/good", Polls: 8, Failures: 2, Rejected: 1, Repeated: 4, Report: reportOf(id), Expires: f.now + time.Second}
 		},
 	}}}
 }
@@ -127,6 +127,7 @@ func TestMetrics(t *testing.T) {
 		endpoint_agent_polls_total{endpoint="n/good",service="web"} 8
 		endpoint_agent_poll_failures_total{endpoint="n/good",service="web"} 2
 		endpoint_agent_reports_rejected_total{endpoint="n/good",service="web"} 1
+		endpoint_agent_reports_repeated_total{endpoint="n/good",service="web"} 4
 		endpoint_agent_report_age_seconds{endpoint="n/good",service="web"} 0.2
 		endpoint_agent_cpu_ratio{endpoint="n/good",service="web"} 0.25
 		endpoint_agent_memory_ratio{endpoint="n/good",service="web"} 0
@@ -137,6 +138,9 @@ func TestMetrics(t *testing.T) {
 		endpoint_agent_in_flight_source{endpoint="n/good",service="web",source="kernel"} 1
 		endpoint_agent_accept_queue_connections{endpoint="n/good",service="web"} 3
 		endpoint_agent_accept_queue_limit_connections{endpoint="n/good",service="web"} 128
+		endpoint_agent_memory_bytes{endpoint="n/good",service="web"} 300
+		endpoint_agent_memory_limit_bytes{endpoint="n/good",service="web"} 400
+		endpoint_agent_receive_bytes_per_second{endpoint="n/good",service="web"} 0
 		endpoint_agent_pressure_ratio{endpoint="n/good",service="web",stall="cpu_some"} 0.5
 		endpoint_agent_pressure_ratio{endpoint="n/good",service="web",stall="memory_full"} 0`)
 	for i, n := range []int{1, 10, 2, 3, 4} {

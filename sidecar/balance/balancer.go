@@ -363,7 +363,7 @@ func (b *Balancer) SetLoad(id string, l *picker.Load) {
 	if m == nil {
 		return
 	}
-	was := s.vetoes(m, now)
+	was := s.spared(m, now)
 	b.restarted(m, m.ep.Load(), l)
 	m.ep.SetLoad(l)
 	if !l.Unasked {
@@ -372,8 +372,8 @@ func (b *Balancer) SetLoad(id string, l *picker.Load) {
 		}
 		s.shadow.reported(m, now)
 	}
-	if was != s.vetoes(m, now) {
-		b.post() // the capacity breaker may have to know
+	if was != s.spared(m, now) {
+		b.post() // the tier in use may change, and the capacity breaker may have to know
 	}
 	if b.queue.waiting.Load() > 0 {
 		b.grant() // a veto may have fallen

@@ -65,7 +65,7 @@ func (b *Balancer) choose(s *snapshot, up []*member, now time.Duration) []*picke
 // anyone else: they end without notice when their reports expire.
 func (s *snapshot) wakeForVetoes(now time.Duration) {
 	for _, m := range s.ready {
-		if l := m.ep.Load(); l != nil && l.Expires > now && s.vetoes(m, now) {
+		if l := m.ep.Load(); l != nil && l.Expires > now && s.spared(m, now) {
 			s.due = sooner(s.due, l.Expires)
 		}
 	}
@@ -115,11 +115,22 @@ func tier(up []*member, at int, now time.Duration) (ready []*member, above int) 
 // serves reports whether an endpoint of the tier takes requests, not only probes.
 func (s *snapshot) serves(now time.Duration) bool {
 	for _, m := range s.ready {
-		if m.ep.Rank() == s.tier && m.br.State(now) == breaker.Closed && !s.vetoes(m, now) {
+		if m.ep.Rank() == s.tier && m.br.State(now) == breaker.Closed && !s.spared(m, now) {
 			return true
 		}
 	}
 	return false
+}
+
+// spared reports whether m is left out as long as there are others, also of
+// another tier: the policy's own veto of a closed port ends where all of a tier
+// are closed.
+func (s *snapshot) spared(m *member, now time.Duration) bool {
+	if s.vetoer == nil {
+		return false
+	}
+	l := m.ep.Load()
+	return l != nil && now < l.Expires && !l.Listening || s.vetoes(m, now)
 }
 
 // behind returns the endpoints of a rank above at.

@@ -225,6 +225,37 @@ func TestVetoedTier(t *testing.T) {
 	})
 }
 
+// TestDeafTier: primaries whose agents see nobody listen give way to backups; with
+// nobody else there, they are tried.
+func TestDeafTier(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.Picker.Policy = "resource" })
+		r.run()
+		r.Update(tiered(2, 1))
+		deaf := func(id string, life time.Duration) {
+			r.SetLoad(id, &picker.Load{At: r.Now(), Expires: r.Now() + life, Cores: 1, Avail: 1, Mem: picker.Absent})
+			synctest.Wait()
+		}
+		deaf("n/0", time.Hour)
+		r.wantReady("n/0 n/1")
+		r.wantWhy(0, "its agent sees nobody listen")
+		deaf("n/1", 3*time.Second)
+		r.wantReady("n/2")
+		time.Sleep(3*time.Second + time.Millisecond)
+		r.wantReady("n/0 n/1")
+		deaf("n/1", time.Hour)
+		deaf("n/2", time.Hour)
+		r.wantReady("n/0 n/1 n/2")
+		for i := range 3 {
+			r.wantWhy(i, "")
+		}
+		r.get().Done(ok)
+		if s := r.Status(); s.Capacity != "closed" {
+			t.Errorf("capacity %s with all deaf", s.Capacity)
+		}
+	})
+}
+
 // TestBackupChanges: an instance changes its tier like anything else.
 func TestBackupChanges(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -68,7 +68,7 @@ func (c contender) haproxyConfig(port int, to []upstream) string {
 	for i, u := range to {
 		fmt.Fprintf(&servers, "  server s%d 127.0.0.1:%d weight %d", i, u.port, u.weight)
 		if c.agents {
-			fmt.Fprintf(&servers, " agent-check agent-addr 127.0.0.1 agent-port %d agent-inter %dms", u.agentCheck, agentInter.Milliseconds())
+			fmt.Fprintf(&servers, " agent-check agent-addr 127.0.0.1 agent-port %d agent-inter %dms agent-send \"x\\n\"", u.agentCheck, agentInter.Milliseconds())
 		}
 		servers.WriteByte('\n')
 	}

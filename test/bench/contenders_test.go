@@ -30,7 +30,7 @@ func TestWeightsAndAgentsReachThePeers(t *testing.T) {
 		not  string
 	}{
 		{contender{proxy: haproxy, choice: "leastconn"}, []string{"balance leastconn\n", "127.0.0.1:1001 weight 8\n", "127.0.0.1:1002 weight 24\n", "bind 127.0.0.1:77\n"}, "agent-check"},
-		{contender{proxy: haproxy, choice: "leastconn", agents: true}, []string{"127.0.0.1:1002 weight 24 agent-check agent-addr 127.0.0.1 agent-port 2002 agent-inter 500ms\n"}, "2003"},
+		{contender{proxy: haproxy, choice: "leastconn", agents: true}, []string{"127.0.0.1:1002 weight 24 agent-check agent-addr 127.0.0.1 agent-port 2002 agent-inter 500ms agent-send \"x\\n\"\n"}, "2003"},
 		{contender{proxy: nginx, choice: "least_conn"}, []string{"least_conn; server 127.0.0.1:1001 weight=8;", "server 127.0.0.1:1002 weight=24;", "listen 127.0.0.1:77;"}, "round"},
 		{contender{proxy: nginx}, []string{"upstream all {  server 127.0.0.1:1001"}, "least_conn"},
 	} {

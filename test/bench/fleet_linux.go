@@ -51,8 +51,9 @@ type machine struct {
 
 func (m *machine) addr() string { return "127.0.0.1:" + strconv.Itoa(m.port) }
 
-// weight is what an operator would set: by the quota.
-func (m *machine) weight() int { return int(m.cores*100 + 0.5) }
+// weight is what an operator would set: by the quota, and as large as HAProxy takes it
+// (256), which rounds what agents say of it down.
+func (m *machine) weight() int { return int(m.cores*1000 + 0.5) }
 
 // fleetCPUs are the processors that the machines take turns on.
 func fleetCPUs() []int { return harness.AllowedCPUs()[:2] }

@@ -74,8 +74,8 @@ func lies() []lie {
 		// Believed, as nothing shows that they are none: what they get is bounded.
 		{name: "always idle", answer: says(), most: 0.5},
 		{name: "idle with a full backend", answer: says(), hidden: 6, most: 0.3},
-		// On a busy host, where the honest have nearly nothing free, what holds a claim as
-		// this one back is only how slow the backend is seen to become.
+		// Counts as eight times the middle claim; how slow the backend is seen to become
+		// holds it back further.
 		{name: "a huge idle machine", answer: says("avail", "4096", "cores", "4096", "conc", "1e9"), most: 0.75},
 		{name: "a huge idle machine with a full backend", answer: says("avail", "4096", "cores", "4096", "conc", "1e9"), hidden: 6, most: 0.75},
 		{name: "full of requests", answer: says("in_flight", "1e9"), most: 0.5},
@@ -92,7 +92,7 @@ func lies() []lie {
 		}, most: 0.5},
 		{name: "one report for ever", answer: func(c net.Conn, _ int64) bool {
 			return tell(c, httpAnswer("200 OK", lyingReport(1e12)))
-		}, most: 0.5, least: 0.05},
+		}, most: 0.5, least: 0.05, lines: 1},
 		// Refused.
 		{name: "in flight is NaN", answer: says("in_flight", "NaN"), most: 0.5, least: 0.05, moves: rejected, lines: 1},
 		{name: "in flight is 1e999", answer: says("in_flight", "1e999"), most: 0.5, least: 0.05, moves: rejected, lines: 1},
@@ -101,7 +101,7 @@ func lies() []lie {
 		{name: "more free than there is", answer: says("avail", "5"), most: 0.5, least: 0.05, moves: rejected, lines: 1},
 		{name: "old reports", answer: func(c net.Conn, n int64) bool {
 			return tell(c, httpAnswer("200 OK", lyingReport(now()-n*1000)))
-		}, most: 0.5, least: 0.05, moves: rejected},
+		}, most: 0.5, least: 0.05, moves: rejected, lines: 1},
 		{name: "another instance's report", answer: says("instance", `"somebody-else"`), most: 0.5, least: 0.05, moves: rejected, lines: 1},
 		{name: "a lie about the poll", answer: says("own_in_flight", "4711"), most: 0.5, least: 0.05, moves: rejected, lines: 1},
 		{name: "garbage", answer: func(c net.Conn, n int64) bool {
@@ -350,4 +350,33 @@ func awaitCounter(t *testing.T, s *sidecar, name string, e *admin.EndpointDoc) {
 		}
 		return fmt.Errorf("there is none of %s", e.ID)
 	})
+}
+
+// Every agent of a service says that nobody listens, as with one wrong port in the
+// fleet's configuration: the backends work, and are used.
+func TestAllAgentsSeeNobodyListen(t *testing.T) {
+	t.Parallel()
+	all := startBackends(t, "a", "b")
+	cat, service := sharedCatalog(t), uniqueService(t)
+	var asked []*atomic.Int64
+	for _, b := range all {
+		port, n := startLiar(t, lie{answer: says("listening", "false")})
+		asked = append(asked, n)
+		cat.register(service, b, withMeta("outrigger_agent", strconv.Itoa(port)))
+	}
+	s := startLied(t, []block{{"deaf", fmt.Sprintf("discover { service = %q }\npolicy \"resource\" {}", service)}})
+	eventually(t, 30*time.Second, "the agents to be heard", func() error {
+		for _, n := range asked {
+			if n.Load() < 3 { // so the first answer was read
+				return fmt.Errorf("one was asked %d times", n.Load())
+			}
+		}
+		return nil
+	})
+	if by := getMany(t, s.addrs["deaf"], 100); by["a"] == 0 || by["b"] == 0 {
+		t.Errorf("answers from %v, want some from both", by)
+	}
+	if doc := s.service("deaf"); doc.EndpointsReady != 2 {
+		t.Errorf("%d endpoints are ready", doc.EndpointsReady)
+	}
 }
