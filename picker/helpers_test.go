@@ -77,7 +77,7 @@ const lifetime = 3 * time.Second
 func live(cores, avail, inFlight float64) *Load {
 	return &Load{
 		At: now, InFlight: inFlight, OwnInFlight: 0, Cores: cores, Avail: avail,
-		CPU: Absent, Mem: Absent, Conc: Absent, Err: Absent, Listening: true,
+		CPU: Absent, Mem: Absent, Conc: avail, Err: Absent, Listening: true,
 		Expires: now + lifetime,
 	}
 }

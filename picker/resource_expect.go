@@ -21,6 +21,18 @@ func hearsay(l *Load, age float32) (is, young bool) {
 	return is, !is || age < float32(hearsayLasts/time.Millisecond)
 }
 
+// leastPhi is the floor of the cores that an agent says a request keeps busy (PICKING.md,
+// "conc").
+const leastPhi = 0.005
+
+// foretells reports whether what the backend has in flight tells a wait. It does not
+// where requests compute next to nothing: they wait for something else, a lock or a
+// database, of which conc, made of CPU, knows nothing; nor while conc is not known.
+// Admission then learns from latencies.
+func (l *Load) foretells() bool {
+	return l.Conc > 0 && (l.Avail <= 0 || l.Conc < 0.99*l.Avail/leastPhi)
+}
+
 // expect computes E: what others have in all, by share. An endpoint that hangs
 // piles up requests that are not to be expected anywhere else, so none counts
 // with more than outlier times what the middle one has for its share.
@@ -30,8 +42,9 @@ func (t *table) expect(now time.Duration) {
 	for i := range t.rated {
 		c := &t.rated[i]
 		if o, age, ok := othersOf(c.ep.others.Load(), now); ok && t.why[i].fresh == 1 {
-			heard, young := hearsay(c.ep.Load(), age)
-			if !heard {
+			l := c.ep.Load()
+			heard, young := hearsay(l, age)
+			if !heard && l.foretells() {
 				telling++
 			}
 			if young && c.state == isFresh && c.share > 0 {
@@ -39,7 +52,8 @@ func (t *table) expect(now time.Duration) {
 			}
 		}
 	}
-	t.seeing = 2*telling >= len(t.rated)
+	// Without a pace no wait can be foretold, and all of a first crowd would come in.
+	t.seeing = t.pace > 0 && 2*telling >= len(t.rated)
 	if len(all) == 0 {
 		return
 	}

@@ -439,7 +439,26 @@ func TestResourceSeesThroughVetoes(t *testing.T) {
 		}
 		e.SetLoad(l)
 	}
-	if k := rate(t, 8, eps); !k.table.Load().seeing {
+	k := rate(t, 8, eps)
+	now := k.table.Load().at
+	if k.table.Load().seeing {
+		t.Error("it foretells waits without a pace")
+	}
+	done(k, eps[0], now, Success, 10*time.Millisecond)
+	k.Refresh(now)
+	if !k.table.Load().seeing {
 		t.Error("it goes by its own limit beside fresh reports")
+	}
+	for name, conc := range map[string]float64{"not known": Absent, "what waiting looks like": 2 / leastPhi} {
+		for i, e := range eps {
+			l := live(2, 2, 0)
+			if l.Conc = conc; i > 0 {
+				l.Mem = 0.95
+			}
+			e.SetLoad(l)
+		}
+		if k.Refresh(now); k.table.Load().seeing {
+			t.Errorf("it foretells waits with a concurrency that is %s", name)
+		}
 	}
 }

@@ -23,6 +23,9 @@ const (
 	contestOver = time.Minute // undisturbed for so long: forgotten
 )
 
+// unwellEvery is how often the check is looked at while it does not pass.
+const unwellEvery = time.Second
+
 // loop is what Run knows between looks.
 type loop struct {
 	delay  time.Duration // before the next look
@@ -43,7 +46,13 @@ type loop struct {
 // in order, and puts it right.
 func (r *Registrar) look(ctx context.Context) error {
 	l := &r.loop
-	have, err := r.read(ctx, l.hash, r.cfg.Refresh)
+	wait := r.cfg.Refresh
+	if r.cfg.Check.Kind != CheckNone && l.status != api.HealthPassing {
+		// A Consul that comes back empty is told the health that was seen last, so that it
+		// becomes healthy must not go unseen for long.
+		wait = min(wait, unwellEvery)
+	}
+	have, err := r.read(ctx, l.hash, wait)
 	l.hash, l.delay = "", 0
 	if err != nil {
 		return err
