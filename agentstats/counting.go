@@ -23,11 +23,13 @@ const (
 	// 20 ms come of several hundred busy connections (sockets.Config.Budget).
 	countAge = 50 * time.Millisecond
 	// askedFor is for how long after the last question windows are still followed: an
-	// agent that nobody asks need not look. Prometheus asks once a minute or more often.
-	askedFor = time.Minute
+	// agent that nobody asks need not look.
+	askedFor = 5 * time.Second
 	// lookAgain is when to look again at connections of which it is not known whether
 	// they hold a request: what they do next tells.
 	lookAgain = 50 * time.Millisecond
+	// followed is for how long after the last question that is done: some polls.
+	followed = 3 * time.Second
 	// declaredAge is for how long what the backend declared stands while it must not be
 	// asked again; it is asked every 100 ms at least.
 	declaredAge = 150 * time.Millisecond
@@ -120,7 +122,7 @@ func (c *counting) count() Live {
 
 // lookSoon has the connections looked at again though nobody asks. c.mu is held.
 func (c *counting) lookSoon(now time.Time) {
-	if c.again != nil || c.ended || c.asked.IsZero() || now.Sub(c.asked) > askedFor {
+	if c.again != nil || c.ended || c.asked.IsZero() || now.Sub(c.asked) > followed {
 		return
 	}
 	c.again = time.AfterFunc(lookAgain, func() {
@@ -210,6 +212,13 @@ func (c *counting) tick(now time.Time, r *Report, pid int) (err Opt[float64]) {
 	if known && has && also {
 		c.conc.observe(now, used, avail, inFlight, queue)
 	}
+	return c.err
+}
+
+// errShare returns the error share that the backend declared when it was last asked.
+func (c *counting) errShare() Opt[float64] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return c.err
 }
 

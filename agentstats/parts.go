@@ -25,6 +25,7 @@ func (a *Agent) newCounting() (c *counting, board *gauge.Board, err error) {
 	if a.cfg.InFlight.Kernel && a.cfg.Backend.Port != 0 {
 		watch := sockets.DefaultConfig()
 		watch.Port = a.cfg.Backend.Port
+		watch.Budget = 0.015 // under 2,000 polls a second all of the agent is to stay below 5 %
 		c.conns = &connections{cfg: watch, space: func(pid int) string { return netSpace(a.cfg.ProcRoot, pid) }}
 	} else if a.cfg.InFlight.Kernel && !a.cfg.InFlight.Declared.On() {
 		a.env.Logger.Warn("the kernel cannot tell the requests in the backend without backend { port }; set it, or in_flight { kernel = false }")
@@ -206,6 +207,9 @@ func (a *Agent) current() (Report, time.Time, bool) {
 		l := a.live(now)
 		r.InFlight, r.InFlightSource, r.Conc = l.InFlight, l.Source, l.Conc
 		r.AcceptQueue, r.AcceptLimit = l.AcceptQueue, l.AcceptLimit
+		if e := a.counting.errShare(); !e.IsZero() {
+			r.Err = e // the sample may be of when nobody asked
+		}
 	}
 	return r, s.at, true
 }

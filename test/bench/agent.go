@@ -144,6 +144,10 @@ func (b *bench) agentRound(ctx context.Context, backend int) (_ round, err error
 	if err := await(ctx, agent, "agent", func() error { return b.tellsInFlight(ctx, addr) }); err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, b.logOf("agent"))
 	}
+	// It has been asked just now, and expects to be for 5 s.
+	if err := pause(ctx, 6*time.Second); err != nil {
+		return nil, err
+	}
 	values := round{}
 	if values[agentIdle], err = b.share(ctx, agent.PID()); err != nil {
 		return nil, err
