@@ -104,7 +104,7 @@ func TestCountsAreShared(t *testing.T) {
 	for _, step := range []struct {
 		after time.Duration
 		looks int
-	}{{0, 1}, {0, 1}, {3 * ms, 1}, {2 * ms, 2}, {4 * ms, 3}} {
+	}{{0, 1}, {0, 1}, {7 * ms, 1}, {2 * ms, 2}, {8 * ms, 3}} {
 		now = now.Add(step.after)
 		k.s = sockets.Sample{At: now, InFlight: float64(k.looks)}
 		if l := c.look(now); k.looks != step.looks || l.InFlight != Some(float64(step.looks-1)) {

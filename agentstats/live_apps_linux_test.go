@@ -203,18 +203,25 @@ def sleep(s):
 		service float64
 	}{{12, 0.3}, {6, 0.05}} {
 		stop := load(c.clients, c.service)
-		// It holds from the first requests on, and goes on holding: every look at such
-		// clients is a guess, and guesses must not feed on themselves.
+		// All that are new are found once the budget allows to search for them. From then on
+		// it holds: every look at such clients is a guess, and guesses must not feed on
+		// themselves.
+		awaitReport(t, "the clients' requests", report, func(r Report) bool { return r.InFlight.Or(0) > 0.8*float64(c.clients) })
+		told := 0
 		for range 3 {
-			var sum float64
-			const looks = 20
-			for range looks {
-				sum += report().InFlight.Or(-100)
+			var sum, n float64
+			for range 20 {
+				if v, ok := report().InFlight.Get(); ok { // else it is too unsure to say
+					sum, n = sum+v, n+1
+				}
 				time.Sleep(37 * ms)
 			}
-			if mean := sum / looks; math.Abs(mean-float64(c.clients)) > 0.2*float64(c.clients) {
-				t.Errorf("%.1f in flight on the mean, want %d", mean, c.clients)
+			if told += int(n); n > 0 && math.Abs(sum/n-float64(c.clients)) > 0.2*float64(c.clients) {
+				t.Errorf("%.1f in flight on the mean of %v looks, want %d", sum/n, n, c.clients)
 			}
+		}
+		if told < 30 {
+			t.Errorf("of 60 looks %d told what is in flight", told)
 		}
 		stop()
 		// The connections stay, and are idle.

@@ -25,7 +25,6 @@ func (a *Agent) newCounting() (c *counting, board *gauge.Board, err error) {
 	if a.cfg.InFlight.Kernel && a.cfg.Backend.Port != 0 {
 		watch := sockets.DefaultConfig()
 		watch.Port = a.cfg.Backend.Port
-		watch.Budget = 0.008 // counts of 70 connections are 12 ms old so, and 2,000 polls a second cost below 5 %
 		c.conns = &connections{cfg: watch, space: func(pid int) string { return netSpace(a.cfg.ProcRoot, pid) }}
 	} else if a.cfg.InFlight.Kernel && !a.cfg.InFlight.Declared.On() {
 		a.env.Logger.Warn("the kernel cannot tell the requests in the backend without backend { port }; set it, or in_flight { kernel = false }")

@@ -12,7 +12,7 @@ import (
 func (r *rig) crowded(i int, n float64) {
 	r.SetLoad(instance(i).ID, &picker.Load{
 		At: r.Now(), Expires: r.Now() + time.Minute, InFlight: n, Cores: 1, Avail: 1,
-		CPU: picker.Absent, Mem: picker.Absent, Conc: picker.Absent, Err: picker.Absent, Listening: true,
+		CPU: picker.Absent, Mem: picker.Absent, Conc: 1, Err: picker.Absent, Listening: true,
 	})
 }
 
