@@ -60,7 +60,7 @@ type Agent struct {
 	// live takes the figures that an answer has as they are at that moment; nil: those of
 	// the sample are all there is. It is called for one poll at a time as a rule, and the
 	// polls that come meanwhile wait.
-	live   func(now time.Time) Live
+	live   func() Live
 	routes []route // what is served besides reports and health; not to be changed after Run
 
 	counting *counting

@@ -54,7 +54,7 @@ func (a *Agent) compose(b []byte, s *served, now time.Time, own Opt[int64]) []by
 	if a.live != nil {
 		// Stamped anew, or a second poll between two samples would look like a repetition
 		// and its in-flight would be thrown away.
-		l, at = a.live(now), a.stamp(now)
+		l, at = a.live(), a.stamp(now)
 	}
 	b = append(b, s.before...)
 	b = strconv.AppendInt(b, at, 10)

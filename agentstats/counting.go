@@ -76,7 +76,7 @@ type counting struct {
 }
 
 // look returns the figures of this moment.
-func (c *counting) look(time.Time) Live {
+func (c *counting) look() Live {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked = c.now()

@@ -86,7 +86,7 @@ func TestWhoCounts(t *testing.T) {
 		if c.board != nil {
 			n.board = c.board
 		}
-		l := n.look(now)
+		l := n.look()
 		if l.InFlight != c.want || l.Source != c.source {
 			t.Errorf("%s: %+v, want %v by %q", c.name, l, c.want, c.source)
 		}
@@ -107,7 +107,7 @@ func TestCountsAreShared(t *testing.T) {
 	}{{0, 1}, {0, 1}, {7 * ms, 1}, {2 * ms, 2}, {8 * ms, 3}} {
 		now = now.Add(step.after)
 		k.s = sockets.Sample{At: now, InFlight: float64(k.looks)}
-		if l := c.look(now); k.looks != step.looks || l.InFlight != Some(float64(step.looks-1)) {
+		if l := c.look(); k.looks != step.looks || l.InFlight != Some(float64(step.looks-1)) {
 			t.Errorf("at %v: %d looks, want %d; %+v", now, k.looks, step.looks, l)
 		}
 	}
@@ -123,7 +123,7 @@ func TestConcOfCounts(t *testing.T) {
 		for range 10 {
 			now = now.Add(25 * ms)
 			k.s = sockets.Sample{At: now, InFlight: 10}
-			c.look(now)
+			c.look()
 		}
 		r := Report{Epoch: epoch, Used: Some(0.5), Avail: Some(2.0), Cores: Some(2.0)}
 		c.tick(now, &r, 7)
@@ -134,7 +134,7 @@ func TestConcOfCounts(t *testing.T) {
 		window("1")
 	}
 	// 10 requests keep half a core busy, so 40 do two.
-	if got := c.look(now).Conc.Or(-1); got < 39 || got > 41 {
+	if got := c.look().Conc.Or(-1); got < 39 || got > 41 {
 		t.Errorf("conc %v, want 40", got)
 	}
 	now = now.Add(5 * ms)
@@ -142,7 +142,7 @@ func TestConcOfCounts(t *testing.T) {
 	c.tick(now, &Report{Epoch: "2"}, 8)
 	now = now.Add(5 * ms)
 	k.s.At = now
-	if l := c.look(now); !l.Conc.IsZero() || l.InFlight != Some(10.0) {
+	if l := c.look(); !l.Conc.IsZero() || l.InFlight != Some(10.0) {
 		t.Errorf("of the next life: %+v", l)
 	}
 	if n := len(k.follows); k.follows[0] != 7 || k.follows[n-1] != 8 {
@@ -158,14 +158,14 @@ func TestKernelFailsOnce(t *testing.T) {
 	c := &counting{now: func() time.Time { return now }, conns: k, log: out.logger()}
 	for range 3 {
 		now = now.Add(10 * ms)
-		if l := c.look(now); l != (Live{}) {
+		if l := c.look(); l != (Live{}) {
 			t.Errorf("%+v without a source", l)
 		}
 	}
 	k.err = nil
 	now = now.Add(10 * ms)
 	k.s.At = now
-	if l := c.look(now); l.Source != SourceKernel {
+	if l := c.look(); l.Source != SourceKernel {
 		t.Errorf("%+v after it came back", l)
 	}
 	if out.count("no sock_diag here") != 1 || out.count("tells of the backend's connections again") != 1 {
@@ -188,7 +188,7 @@ func TestNobodyAsks(t *testing.T) {
 	if k.looks != 0 {
 		t.Errorf("%d looks before anybody asked", k.looks)
 	}
-	c.look(now)
+	c.look()
 	for range 8 {
 		tick()
 	}
@@ -212,7 +212,7 @@ func TestDeclaredStands(t *testing.T) {
 	look := func(after time.Duration) Live {
 		now = now.Add(after)
 		k.s = sockets.Sample{At: now, InFlight: 3}
-		return c.look(now)
+		return c.look()
 	}
 	look(0)
 	app.err = declared.ErrStale

@@ -169,7 +169,7 @@ func TestHandedOverBound(t *testing.T) {
 func TestFastBatches(t *testing.T) {
 	const conns, turns = 2 * batchFrom, 20
 	a := someAgent()
-	a.live = func(time.Time) Live { return Live{InFlight: Some(1.0)} }
+	a.live = func() Live { return Live{InFlight: Some(1.0)} }
 	addr := serving(t, a)
 	poll := "GET /v1/report HTTP/1.1\r\nHost: a\r\n\r\n"
 	var done sync.WaitGroup

@@ -78,7 +78,7 @@ func dialed(t *testing.T, addr string) (net.Conn, *bufio.Reader) {
 // TestPathsAgree: the fast path and net/http answer the same polls the same.
 func TestPathsAgree(t *testing.T) {
 	a := someAgent()
-	a.live = func(time.Time) Live {
+	a.live = func() Live {
 		return Live{InFlight: Some(12.0), Source: SourceKernel, AcceptQueue: Some(int64(3)), AcceptLimit: Some(int64(128)), Conc: Some(4.5)}
 	}
 	addr := serving(t, a)
@@ -146,7 +146,7 @@ func TestPathsAgree(t *testing.T) {
 func TestComposedAnew(t *testing.T) {
 	a := someAgent()
 	n := 0.0
-	a.live = func(time.Time) Live { n++; return Live{InFlight: Some(n), Source: SourceDeclared} }
+	a.live = func() Live { n++; return Live{InFlight: Some(n), Source: SourceDeclared} }
 	conn, r := dialed(t, serving(t, a))
 	last := int64(0)
 	for i := range 3 {
@@ -159,14 +159,14 @@ func TestComposedAnew(t *testing.T) {
 		time.Sleep(2 * ms) // the clock that is sent has steps of 1 ms
 	}
 	a = someAgent()
-	a.live = func(time.Time) Live { return Live{} }
+	a.live = func() Live { return Live{} }
 	a.take()
 	for _, l := range []Live{
 		{InFlight: Some(math.NaN()), Source: "kernel", AcceptQueue: Some(int64(-1)), Conc: Some(math.Inf(1))},
 		{InFlight: Some(-1.0), AcceptLimit: Some(int64(math.MaxInt64))},
 		{InFlight: Some(1.0), Source: `"},`},
 	} {
-		a.live = func(time.Time) Live { return l }
+		a.live = func() Live { return l }
 		b := a.compose(nil, a.newest.Load(), time.Now(), Opt[int64]{})
 		if got, err := Decode(b); err != nil || got.InFlightSource != "" || !got.AcceptQueue.IsZero() || !got.AcceptLimit.IsZero() || !got.Conc.IsZero() {
 			t.Errorf("%+v: %s, %v", l, b, err)
@@ -343,7 +343,7 @@ func FuzzHead(f *testing.F) {
 // BenchmarkAnswer is what an answer costs but for the system calls.
 func BenchmarkAnswer(b *testing.B) {
 	a := someAgent()
-	a.live = func(time.Time) Live { return Live{InFlight: Some(12.0), Source: SourceKernel} }
+	a.live = func() Live { return Live{InFlight: Some(12.0), Source: SourceKernel} }
 	a.take()
 	req := []byte(fmt.Sprintf("GET /v1/report HTTP/1.1\r\nHost: 127.0.0.1:9912\r\n%s: 12\r\n\r\n", InFlightHeader))
 	var out, body []byte

@@ -268,8 +268,9 @@ func TestLiveQuota(t *testing.T) {
 
 	// The same group by its name: everything in it counts.
 	whole := liveSampler(t, Backend{Cgroup: "/" + filepath.Base(acct)})
-	r = until(t, whole, "the whole group", func(r Report) bool { return r.Used.Or(0) > 0.3 })
-	want(t, "cores", r.Cores, Some(0.5))
+	until(t, whole, "the whole group", func(r Report) bool {
+		return r.Used.Or(0) > 0.3 && r.Cores == Some(0.5)
+	})
 	n.stop()
 	h.stop()
 }

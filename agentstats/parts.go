@@ -145,7 +145,7 @@ func (a *Agent) newRegistrar() (*register.Registrar, error) {
 	}
 	return register.New(cfg, register.Env{
 		Client: a.env.Consul, Logger: a.env.Logger.Named("register"), Meta: meta, Now: a.env.Now,
-		InFlight: func() (float64, bool) { return a.counting.look(a.env.Now()).InFlight.Get() },
+		InFlight: func() (float64, bool) { return a.counting.look().InFlight.Get() },
 	})
 }
 
@@ -203,7 +203,7 @@ func (a *Agent) current() (Report, time.Time, bool) {
 	}
 	r := s.report
 	if a.live != nil {
-		l := a.live(now)
+		l := a.live()
 		r.InFlight, r.InFlightSource, r.Conc = l.InFlight, l.Source, l.Conc
 		r.AcceptQueue, r.AcceptLimit = l.AcceptQueue, l.AcceptLimit
 		if e := a.counting.errShare(); !e.IsZero() {
@@ -215,25 +215,20 @@ func (a *Agent) current() (Report, time.Time, bool) {
 
 // runParts runs them until ctx ends and they have; a failure goes to failed.
 func (a *Agent) runParts(ctx context.Context, running *sync.WaitGroup, failed func(error)) {
-	if p := a.parts.registrar; p != nil {
+	start := func(run func(context.Context) error) {
 		running.Go(func() {
-			if err := p.Run(ctx); err != nil && ctx.Err() == nil {
+			if err := run(ctx); err != nil && ctx.Err() == nil {
 				failed(err)
 			}
 		})
+	}
+	if p := a.parts.registrar; p != nil {
+		start(p.Run)
 	}
 	if p := a.parts.publisher; p != nil {
-		running.Go(func() {
-			if err := p.Run(ctx); err != nil && ctx.Err() == nil {
-				failed(err)
-			}
-		})
+		start(p.Run)
 	}
 	if p := a.parts.checks; p != nil {
-		running.Go(func() {
-			if err := p.Run(ctx); err != nil && ctx.Err() == nil {
-				failed(err)
-			}
-		})
+		start(p.Run)
 	}
 }

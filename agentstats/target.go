@@ -274,10 +274,14 @@ func (p *sparing) may(now time.Duration) bool {
 
 // errorText bounds what an agent can put into logs and status pages: net/http quotes
 // what it could not read, at length and not always escaped.
-func errorText(err error) string {
+func errorText(err error) string { return OneLine(err, maxText) }
+
+// OneLine is the text of an error that may quote untrusted input, as a log or a status
+// page may have it: cut after limit bytes, and on one printable line.
+func OneLine(err error, limit int) string {
 	text := err.Error()
-	if len(text) > maxText {
-		text = strings.ToValidUTF8(text[:maxText], "") + "..."
+	if len(text) > limit {
+		text = strings.ToValidUTF8(text[:limit], "") + "..."
 	}
 	if strings.ContainsFunc(text, func(c rune) bool { return c == utf8.RuneError || !unicode.IsPrint(c) }) {
 		return strconv.QuoteToASCII(text)

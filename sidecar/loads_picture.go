@@ -1,11 +1,6 @@
 package sidecar
 
 import (
-	"strconv"
-	"strings"
-	"unicode"
-	"unicode/utf8"
-
 	"outrigger/agentstats"
 	"outrigger/picker"
 )
@@ -17,23 +12,11 @@ func (s *loads) complain(said *bool, id, what string, err error) {
 		return
 	}
 	*said = true
-	s.env.Log.Warn(what+"; no more is logged of it", "endpoint", id, "error", oneLine(err))
+	s.env.Log.Warn(what+"; no more is logged of it", "endpoint", id, "error", agentstats.OneLine(err, maxComplaint))
 }
 
 // maxComplaint bounds what an untrusted value puts into the log, in bytes.
 const maxComplaint = 300
-
-// oneLine is the error as the log may have it: errors quote what they did not read.
-func oneLine(err error) string {
-	text := err.Error()
-	if len(text) > maxComplaint {
-		text = strings.ToValidUTF8(text[:maxComplaint], "") + "..."
-	}
-	if strings.ContainsFunc(text, func(c rune) bool { return c == utf8.RuneError || !unicode.IsPrint(c) }) {
-		text = strconv.QuoteToASCII(text)
-	}
-	return text
-}
 
 // unheard is the picture of an endpoint whose agent tells nothing, or nothing any
 // more: then what does not change with its load is still true. That it answers

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
+
+	"outrigger/agentstats/internal/call"
 )
 
 // Config is how an agent publishes.
@@ -97,13 +98,7 @@ func keyPath(s string) bool {
 
 // keyPart reports whether s can be one part of a key.
 func keyPart(s string) bool {
-	return s != "" && s != "." && s != ".." && plain(s, maxName) && !strings.Contains(s, "/")
-}
-
-func plain(s string, limit int) bool {
-	return len(s) <= limit && !strings.ContainsFunc(s, func(r rune) bool {
-		return !unicode.IsPrint(r) || r == unicode.ReplacementChar
-	})
+	return s != "" && s != "." && s != ".." && call.Plain(s, maxName) && !strings.Contains(s, "/")
 }
 
 // Key is where the report of an instance is. What follows SERVICE/ is the ID that

@@ -12,6 +12,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"github.com/hashicorp/go-hclog"
+
+	"outrigger/agentstats/internal/call"
 )
 
 // Env is what a Publisher gets from its surroundings.
@@ -89,7 +91,7 @@ func New(cfg Config, env Env) (*Publisher, error) {
 		return nil, fmt.Errorf("publish: service %.80q is not a name: say which service the backend belongs to", env.Service)
 	case !keyPath(env.Instance):
 		return nil, fmt.Errorf("publish: instance %.80q is not an ID: give the backend's service ID in Consul", env.Instance)
-	case env.Node != "" && !plain(env.Node, maxName):
+	case env.Node != "" && !call.Plain(env.Node, maxName):
 		return nil, fmt.Errorf("publish: node %.80q is not a name", env.Node)
 	}
 	if env.Logger == nil {
@@ -126,7 +128,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 			p.log.Info("Consul answers again", "after", p.env.Now().Sub(p.failing).Round(time.Millisecond), "errors", p.fails)
 			p.fails = 0
 		}
-		if sleep(ctx, pause) != nil {
+		if call.Sleep(ctx, pause) != nil {
 			return nil
 		}
 	}
@@ -209,7 +211,7 @@ func (p *Publisher) place(ctx context.Context) error {
 		}
 		node = info.Node
 	}
-	if node == "" || !plain(node, maxName) {
+	if node == "" || !call.Plain(node, maxName) {
 		return fmt.Errorf("the node %.80q cannot be part of a key: set node", node)
 	}
 	p.key = Key(p.cfg.Prefix, p.env.Service, node, p.env.Instance)
@@ -326,24 +328,19 @@ func (p *Publisher) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), endLimit)
 	defer cancel()
 	if _, err := p.env.Client.Session().Destroy(p.session, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
-		p.log.Info("could not take the report away: Consul will, when the session ends", "within", 2*p.cfg.SessionTTL, "error", clean(err.Error()))
+		p.log.Info("could not take the report away: Consul will, when the session ends", "within", 2*p.cfg.SessionTTL, "error", call.Clean(err.Error()))
 	}
 }
 
 // backoff returns the pause after the n-th error in a row, from 0: half is chance.
 func backoff(n int, chance float64) time.Duration {
-	span := backoffMin
-	for ; n > 0 && span < backoffMax; n-- {
-		span *= 2
-	}
-	span = min(span, backoffMax)
-	return span/2 + time.Duration(chance*float64(span/2))
+	return call.Backoff(n, backoffMin, backoffMax, chance)
 }
 
 // explain makes an error fit for a log line and says what to do about it.
 func explain(err error, needs string) error {
 	var s api.StatusError
-	text := clean(err.Error())
+	text := call.Clean(err.Error())
 	if errors.As(err, &s) && (s.Code == http.StatusForbidden || s.Code == http.StatusUnauthorized) {
 		return fmt.Errorf("refused by Consul: %s (the token needs: %s)", text, needs)
 	}

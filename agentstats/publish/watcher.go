@@ -13,6 +13,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"github.com/hashicorp/go-hclog"
+
+	"outrigger/agentstats/internal/call"
 )
 
 // WatchConfig is how a sidecar follows the reports of one service.
@@ -156,7 +158,7 @@ func (w *Watcher) Run(ctx context.Context, update func(instance string, value []
 			w.answered(pairs, meta, update)
 			pause = w.cfg.Pause/2 + time.Duration(w.env.Rand()*float64(w.cfg.Pause))
 		}
-		if sleep(ctx, pause) != nil {
+		if call.Sleep(ctx, pause) != nil {
 			return nil
 		}
 	}
@@ -205,7 +207,7 @@ func (w *Watcher) answered(pairs api.KVPairs, meta *api.QueryMeta, update func(s
 	for _, p := range pairs {
 		instance, ok := strings.CutPrefix(p.Key, w.folder)
 		node, id, two := strings.Cut(instance, "/")
-		if !ok || !two || !plain(node, maxName) || !plain(id, 2*maxName) || node == "" || id == "" {
+		if !ok || !two || !call.Plain(node, maxName) || !call.Plain(id, 2*maxName) || node == "" || id == "" {
 			continue // not a report's key
 		}
 		seen[instance] = true

@@ -8,7 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
+
+	"outrigger/agentstats/internal/call"
 )
 
 // Config says what to register and how to leave.
@@ -182,7 +183,7 @@ func (c Config) Validate() error {
 		bad("%d tags, allowed are up to %d", len(c.Tags), maxTags)
 	}
 	for _, t := range c.Tags {
-		if t == "" || !plain(t, maxName) {
+		if t == "" || !call.Plain(t, maxName) {
 			bad("tag %.80q: allowed are 1 to %d printable characters", t, maxName)
 		}
 	}
@@ -192,7 +193,7 @@ func (c Config) Validate() error {
 			bad("%s is %d, allowed are 1 to %d (to take no traffic use maintenance mode)", n, w, maxWeight)
 		}
 	}
-	if !plain(c.Namespace, maxName) || !plain(c.Partition, maxName) {
+	if !call.Plain(c.Namespace, maxName) || !call.Plain(c.Partition, maxName) {
 		bad("namespace %.80q or partition %.80q is not a name", c.Namespace, c.Partition)
 	}
 	if c.Refresh < time.Second || c.Refresh > 10*time.Minute {
@@ -215,7 +216,7 @@ func checkMeta(meta map[string]string) error {
 		switch {
 		case k == "" || len(k) > maxKey || letters:
 			bad("meta key %.80q: Consul allows 1 to %d of A-Z a-z 0-9 - _", k, maxKey)
-		case len(v) > maxValue || !plain(v, maxValue):
+		case len(v) > maxValue || !call.Plain(v, maxValue):
 			bad("meta %s: allowed are up to %d printable characters", k, maxValue)
 		}
 	}
@@ -246,10 +247,10 @@ func (c Check) validate() error {
 	if c.Kind == CheckHTTP {
 		errs = append(errs, c.validateHTTP())
 	}
-	if c.Kind == CheckGRPC && (!plain(c.Service, maxName) || strings.ContainsAny(c.Service, " ?#")) {
+	if c.Kind == CheckGRPC && (!call.Plain(c.Service, maxName) || strings.ContainsAny(c.Service, " ?#")) {
 		bad("service %.80q is not the name of a gRPC service", c.Service)
 	}
-	if !plain(c.TLSServerName, maxName) {
+	if !call.Plain(c.TLSServerName, maxName) {
 		bad("tls_server_name %.80q is not a host name", c.TLSServerName)
 	}
 	if !c.TLS && (c.TLSServerName != "" || c.TLSSkipVerify) {
@@ -276,7 +277,7 @@ func (c Check) validateHTTP() error {
 			return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 		})
 	}
-	if !strings.HasPrefix(c.Path, "/") || !plain(c.Path, 2048) || strings.ContainsAny(c.Path, " #") {
+	if !strings.HasPrefix(c.Path, "/") || !call.Plain(c.Path, 2048) || strings.ContainsAny(c.Path, " #") {
 		bad("path %.80q must begin with / and have no blanks and no #", c.Path)
 	}
 	if !token(c.Method) {
@@ -290,7 +291,7 @@ func (c Check) validateHTTP() error {
 			bad("header %.40q is not a name", k)
 		}
 		for _, v := range values {
-			if !plain(v, 4096) {
+			if !call.Plain(v, 4096) {
 				bad("header %s: a value has unprintable characters or more than 4096 bytes", k)
 			}
 		}
@@ -313,7 +314,7 @@ func (d Drain) validate() error {
 
 // name reports whether s can stand in the path of Consul's API.
 func name(s string) bool {
-	return s != "" && s != "." && s != ".." && plain(s, maxName) && !strings.ContainsAny(s, "/?#%")
+	return s != "" && s != "." && s != ".." && call.Plain(s, maxName) && !strings.ContainsAny(s, "/?#%")
 }
 
 // host reports whether s may be an instance's address.
@@ -321,12 +322,5 @@ func host(s string) bool {
 	if ip, err := netip.ParseAddr(s); err == nil {
 		return !ip.IsUnspecified() && !ip.IsMulticast() && ip.Zone() == ""
 	}
-	return s != "" && plain(s, maxName) && !strings.ContainsAny(s, " /:?#@[]%\\")
-}
-
-// plain reports whether s is printable and no longer than limit bytes.
-func plain(s string, limit int) bool {
-	return len(s) <= limit && !strings.ContainsFunc(s, func(r rune) bool {
-		return !unicode.IsPrint(r) || r == unicode.ReplacementChar
-	})
+	return s != "" && call.Plain(s, maxName) && !strings.ContainsAny(s, " /:?#@[]%\\")
 }

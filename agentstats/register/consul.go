@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/hashicorp/consul/api"
+
+	"outrigger/agentstats/internal/call"
 )
 
 // callLimit bounds one call that does not wait for changes; what the Consul agent
@@ -77,7 +77,7 @@ func (c *consul) read(ctx context.Context, hash string, wait time.Duration) (ins
 		case check.Notes == ownReason:
 			have.maintOur = true
 		default:
-			have.maint = clean(check.Notes)
+			have.maint = call.Clean(check.Notes)
 			if have.maint == "" {
 				have.maint = "no reason given"
 			}
@@ -154,7 +154,7 @@ func is(err error, status int) bool {
 
 // explain makes an error fit for a log line and says what to do about it.
 func (c *consul) explain(err error) error {
-	text := clean(err.Error())
+	text := call.Clean(err.Error())
 	if is(err, http.StatusForbidden) || is(err, http.StatusUnauthorized) {
 		return fmt.Errorf("refused by Consul: %s (the token needs: service %q { policy = \"write\" })", text, c.cfg.Service)
 	}
@@ -162,19 +162,4 @@ func (c *consul) explain(err error) error {
 		return fmt.Errorf("registration refused by Consul: %s", text)
 	}
 	return errors.New(text)
-}
-
-// clean makes foreign text fit for a log line.
-func clean(text string) string {
-	const limit = 400
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, strings.TrimSpace(text))
-	if len(text) > limit {
-		text = strings.ToValidUTF8(text[:limit], "") + "..."
-	}
-	return text
 }

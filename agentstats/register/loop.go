@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"outrigger/agentstats/internal/call"
 )
 
 // Pauses after an error: they double, half of each is chance, so that the agents
@@ -204,12 +206,7 @@ func (r *Registrar) judge(err error) {
 
 // backoff returns the pause after the n-th error in a row, from 0.
 func backoff(n int, chance float64) time.Duration {
-	span := backoffMin
-	for ; n > 0 && span < backoffMax; n-- {
-		span *= 2
-	}
-	span = min(span, backoffMax)
-	return span/2 + time.Duration(chance*float64(span/2))
+	return call.Backoff(n, backoffMin, backoffMax, chance)
 }
 
 // address is the other registration's, for logs.
@@ -217,7 +214,7 @@ func (i instance) address() string {
 	if i.service == nil {
 		return ""
 	}
-	return clean(hostPort(i.service))
+	return call.Clean(hostPort(i.service))
 }
 
 func hostPort(s *api.AgentService) string { return joinPort(s.Address, s.Port) }

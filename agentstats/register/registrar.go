@@ -19,6 +19,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"github.com/hashicorp/go-hclog"
+
+	"outrigger/agentstats/internal/call"
 )
 
 // Env is what a Registrar gets from its surroundings.
@@ -138,7 +140,7 @@ func (r *Registrar) Run(ctx context.Context) error {
 	defer cancel()
 	defer context.AfterFunc(r.stopped, cancel)()
 	for {
-		if sleep(ctx, r.loop.delay) != nil {
+		if call.Sleep(ctx, r.loop.delay) != nil {
 			return nil
 		}
 		err := r.look(ctx)
@@ -161,19 +163,4 @@ func (r *Registrar) note(change func(*Status), err error) {
 	}
 	r.status.LastLook = r.env.Now()
 	change(&r.status)
-}
-
-// sleep waits for d or the end of ctx, whose error it returns.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"outrigger/agentstats/internal/call"
 )
 
 const (
@@ -93,7 +95,7 @@ func (r *Registrar) leave(ctx context.Context) (have instance, err error) {
 		if n == 0 {
 			r.log.Warn("cannot turn maintenance mode on for now", "error", r.explain(err))
 		}
-		if sleep(ctx, backoff(n, r.env.Rand())) != nil {
+		if call.Sleep(ctx, backoff(n, r.env.Rand())) != nil {
 			return have, err
 		}
 	}
@@ -132,7 +134,7 @@ func (r *Registrar) drain(ctx context.Context, have instance) string {
 			said = now
 			r.log.Info("still draining", "in_flight", inFlight, "known", known, "after", now.Sub(start).Round(time.Second))
 		}
-		_ = sleep(ctx, readEvery) // its end ends the loop
+		_ = call.Sleep(ctx, readEvery) // its end ends the loop
 	}
 	return ""
 }
@@ -152,7 +154,7 @@ func (r *Registrar) awaitAnnounced(ctx context.Context, node string) {
 			r.log.Warn("cannot see whether the catalog has the maintenance mode; trying on", "error", r.explain(err))
 			said = true
 		}
-		_ = sleep(ctx, announceEvery) // its end ends the loop
+		_ = call.Sleep(ctx, announceEvery) // its end ends the loop
 	}
 }
 

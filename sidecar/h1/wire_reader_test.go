@@ -19,12 +19,20 @@ func TestSteadyReaderBehindLargeBuffers(t *testing.T) {
 	b := pours(t, 32<<20)
 	r := newClocked(t, cfg, balance.DefaultConfig(), b.addr)
 	c := r.dial()
+	// Its pauses take no real time: the kernel would grow its buffer as for a fast
+	// reader, and hold back acknowledgements that real pauses leave time for.
+	if err := c.nc.SetReadBuffer(2 << 20); err != nil {
+		t.Fatal(err)
+	}
 	c.send(get1("/"))
 	c.head()
 	r.wantClientAlarm(time.Minute) // it waits for the client
 	for i := range pieces {
 		if got := len(c.read(piece)); got != piece || r.s.Stats().ClientGone > 0 {
 			t.Fatalf("cut off after %v at %d bytes a second", time.Duration(i)*3*time.Second, piece/3)
+		}
+		if i%15 == 14 { // 45 s, and once in each wait of a minute
+			time.Sleep(300 * time.Millisecond) // Linux delays them for 200 ms at most
 		}
 		r.pass(3 * time.Second)
 	}
