@@ -33,6 +33,8 @@ type Config struct {
 	MaxEjectedPercent int
 	// FailureStatuses are answers of a backend that count as its failure.
 	FailureStatuses []int
+	// SuccessRate tunes ejection by comparison with the others.
+	SuccessRate OutlierConfig
 	// Capacity tunes the service-level breaker.
 	Capacity CapacityConfig
 }
@@ -61,6 +63,7 @@ func DefaultConfig() Config {
 		MaxEjection:         30 * time.Second,     // Envoy's base; longer hides a healed backend
 		MaxEjectedPercent:   50,                   // beyond it the fault is likelier ours or the network's
 		FailureStatuses:     []int{502, 503, 504}, // a 500 is as often the request's fault
+		SuccessRate:         defaultOutliers(),
 		Capacity: CapacityConfig{
 			QueueFailureRatio: 0.5,
 			MinQueued:         20,
@@ -95,6 +98,9 @@ func (c Config) Validate() error {
 		if s < 400 || s > 599 {
 			return fmt.Errorf("failure_statuses has %d, allowed are 400 to 599", s)
 		}
+	}
+	if err := c.SuccessRate.validate(); err != nil {
+		return err
 	}
 	return c.Capacity.validate()
 }

@@ -37,6 +37,17 @@ func consulTable(c *discovery.Config) *block {
 		setting{name: "backoff_min", dest: duration(&c.BackoffMin)},
 		setting{name: "backoff_max", dest: duration(&c.BackoffMax)},
 		setting{name: "empty_confirm", dest: duration(&c.EmptyConfirm)},
+		setting{name: "empty_hold", dest: duration(&c.EmptyHold)},
+		setting{name: "shrink", dest: ratio(&c.Shrink)},
+		setting{name: "shrink_confirm", dest: duration(&c.ShrinkConfirm)},
+		setting{name: "probe_timeout", dest: duration(&c.ProbeTimeout)},
+		setting{name: "cached", dest: flag(&c.Cached)},
+		setting{name: "max_connections", dest: count(&c.MaxConnections)},
+		setting{name: "spread", dest: duration(&c.Spread)},
+		setting{name: "namespace", dest: text(&c.Namespace), empty: "CONSUL_NAMESPACE, else the token's"},
+		setting{name: "partition", dest: text(&c.Partition), empty: "CONSUL_PARTITION, else the agent's"},
+		setting{name: "snapshot_interval", dest: duration(&c.SnapshotInterval)},
+		setting{name: "snapshot_max_age", dest: duration(&c.SnapshotMaxAge)},
 		setting{name: "max_answer", dest: size(&c.MaxAnswer)},
 	)
 	return b
@@ -50,6 +61,7 @@ func consulAccess(c *discovery.Config) *block {
 			{name: "address", dest: text(&c.Address), empty: "CONSUL_HTTP_ADDR, else localhost:8500"},
 			{name: "scheme", dest: text(&c.Scheme), empty: "as address says, else CONSUL_HTTP_SSL, else http"},
 			{name: "token", dest: secret(&c.Token), empty: "CONSUL_HTTP_TOKEN_FILE, CONSUL_HTTP_TOKEN"},
+			{name: "token_file", dest: text(&c.TokenFile), empty: "none"},
 		},
 		blocks: []*block{{name: "tls", settings: []setting{
 			{name: "ca_file", dest: text(&c.TLS.CAFile), empty: "CONSUL_CACERT, CONSUL_CAPATH, else the system's"},

@@ -58,6 +58,18 @@ consul {
   backoff_min = "100ms"
   backoff_max = "1m30s"
   empty_confirm = "20s"
+  empty_hold = "24h"
+  shrink = 0.25
+  shrink_confirm = "2m"
+  probe_timeout = "500ms"
+  cached = true
+  max_connections = 50
+  spread = "5s"
+  token_file = "/run/secrets/consul"
+  namespace = "team"
+  partition = "west"
+  snapshot_interval = "1m"
+  snapshot_max_age = "24h"
   max_answer = "1MiB"
   tls {
     ca_file = "/etc/ca.pem"
@@ -109,7 +121,18 @@ service "web" {
   listen = "unix:/run/outrigger/web.sock"
   listen_mode = "0660"
   slow_start = "20s"
+  panic_threshold = 0.25
+  flap_damping {
+    base = "1s"
+    max = "30s"
+    half_life = "1m"
+  }
+  failover {
+    below = 0.5
+    return = "10s"
+  }
   discover {
+    node_meta = { rack = "r1" }
     service = "web-v2"
     tags = ["blue", "say \"$${hi}\" \\ ü"]
     filter = "Service.Meta.x == \"%%{y}\"\n"
@@ -160,6 +183,13 @@ service "web" {
     max_ejection = "40s"
     max_ejected_percent = 60
     failure_statuses = [500, 503]
+    success_rate {
+      min_hosts = 5
+      volume = 50
+      interval = "5s"
+      factor = 2
+      min_gap = 0.1
+    }
     capacity {
       queue_failure_ratio = 0.75
       min_queued = 40
@@ -335,7 +365,7 @@ func TestRoundTrip(t *testing.T) {
 func TestDefaultsAreMarked(t *testing.T) {
 	printed := effective(t, load(t, "log { level = \"warn\" }\nservice \"w\" { listen = \":1\" }", nil))
 	for _, want := range []string{
-		"level  = \"warn\"\n", "format = \"text\" # default\n", "listen      = \":1\"\n", "listen_mode = \"0600\" # default\n",
+		"level  = \"warn\"\n", "format = \"text\" # default\n", "listen          = \":1\"\n", "listen_mode     = \"0600\" # default\n",
 		"service       = \"w\"      # default\n", "tunnel         = \"1h\"  # default\n",
 		"# default: the smaller of interval and 1s\n", "failure_statuses     = [502, 503, 504] # default\n",
 	} {
@@ -485,6 +515,7 @@ agent {
 consul {
   address = "https://consul.example:8501"
   scheme = "https"
+  token_file = "/run/secrets/consul"
   tls {
     ca_file = "/etc/ca.pem"
     cert_file = "/etc/cert.pem"

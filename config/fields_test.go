@@ -18,7 +18,9 @@ func TestEveryFieldHasASetting(t *testing.T) {
 		{&base, baseTable(&base), []string{".Services"}},
 		{service, serviceTable(service), []string{".Name", ".Balance.Service", ".Balance.Pins", ".HTTP.FailureStatuses", ".HTTP.Hash.On", ".HTTP.Hash.Name", ".Discover.NodeMeta"}},
 		{agent, agentTable(agent), []string{".Consul.Datacenter", ".Consul.Wait", ".Consul.Stale", ".Consul.MaxStale", ".Consul.RateBurst", ".Consul.RateInterval",
-			".Consul.BackoffMin", ".Consul.BackoffMax", ".Consul.EmptyConfirm", ".Consul.MaxAnswer"}}, // of watching
+			".Consul.BackoffMin", ".Consul.BackoffMax", ".Consul.EmptyConfirm", ".Consul.MaxAnswer",
+			".Consul.Shrink", ".Consul.ShrinkConfirm", ".Consul.EmptyHold", ".Consul.ProbeTimeout", ".Consul.Cached", ".Consul.MaxConnections", ".Consul.Spread",
+			".Consul.Namespace", ".Consul.Partition", ".Consul.SnapshotInterval", ".Consul.SnapshotMaxAge"}}, // of watching
 	} {
 		reached := map[uintptr]string{}
 		for _, s := range allSettings(c.table) {

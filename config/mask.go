@@ -69,6 +69,9 @@ func (m *masker) isCall(i int) bool {
 // it, or another usual name of a secret.
 func soundsSecret(name string) bool {
 	name = strings.ToLower(name)
+	if name == "token_file" {
+		return false // the path of one
+	}
 	for _, part := range []string{"tok", "secret", "passw", "credential"} {
 		if strings.Contains(name, part) {
 			return true

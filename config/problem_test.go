@@ -23,7 +23,7 @@ func TestProblems(t *testing.T) {
 		{"no listen", "\nservice \"web\" {\n}\n", []string{`f.hcl:2:1: service "web" has no listen|   2 | service "web" {|     | ^^^^^^^^^^^^^|It has no default`}},
 
 		// Names.
-		{"typo", web(`  lisen = "x"`), []string{`f.hcl:3:3: unknown setting "lisen" in service "web"|   3 |   lisen = "x"|     |   ^^^^^|Did you mean "listen"?|Allowed here: listen, listen_mode, slow_start, discover, policy,`}},
+		{"typo", web(`  lisen = "x"`), []string{`f.hcl:3:3: unknown setting "lisen" in service "web"|   3 |   lisen = "x"|     |   ^^^^^|Did you mean "listen"?|Allowed here: listen, listen_mode, slow_start, panic_threshold, discover, policy,`}},
 		{"typo in a nested block", web("  breaker {\n    capacity { min_queue = 3 }\n  }"), []string{`f.hcl:4:16: unknown setting "min_queue" in service "web" breaker capacity|Did you mean "min_queued"?`}},
 		{"dashes and case", web("timeouts {\nfirst-byte = \"1s\"\n}"), []string{`f.hcl:4:1: unknown setting "first-byte"|Did you mean "first_byte"?`}},
 		{"longer name", web("limits {\nmax_connections = 5\n}"), []string{`f.hcl:4:1: unknown|Did you mean "connections"?`}},

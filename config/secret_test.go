@@ -68,7 +68,7 @@ func TestSecretIsNotPrinted(t *testing.T) {
 	if _, err = loadText(printed, nil); err == nil {
 		t.Fatal("a placeholder was taken for a token")
 	}
-	wantProblems(t, "placeholder", err, []string{`f.hcl:7:19: token is the placeholder of a secret|env("NAME")`})
+	wantProblems(t, "placeholder", err, []string{`f.hcl:7:23: token is the placeholder of a secret|env("NAME")`})
 }
 
 // TestMalformedSecretsAreMasked spells the secret into texts that are wrong in

@@ -19,6 +19,7 @@ func serviceTable(c *sidecar.ServiceConfig) *block {
 			{name: "listen", dest: text(&c.Listen), required: true, address: true},
 			{name: "listen_mode", dest: text(&c.ListenMode)},
 			{name: "slow_start", dest: duration(&c.Balance.SlowStart), empty: "off"},
+			{name: "panic_threshold", dest: ratio(&c.Balance.PanicThreshold), empty: "only when all are ejected"},
 		},
 		blocks: []*block{
 			discoverTable(&c.Discover),
@@ -28,6 +29,15 @@ func serviceTable(c *sidecar.ServiceConfig) *block {
 			affinityTable(&c.HTTP.Affinity),
 			capacityTable(&c.Balance),
 			breakerTable(&c.Balance.Breaker),
+			{name: "flap_damping", settings: []setting{
+				{name: "base", dest: duration(&c.Balance.Damping.Base), empty: "off"},
+				{name: "max", dest: duration(&c.Balance.Damping.Max)},
+				{name: "half_life", dest: duration(&c.Balance.Damping.HalfLife)},
+			}},
+			{name: "failover", settings: []setting{
+				{name: "below", dest: ratio(&c.Balance.Failover.Below)},
+				{name: "return", dest: duration(&c.Balance.Failover.Return), empty: "at once"},
+			}},
 			retryTable(&c.HTTP.Retry, &c.Balance.Budget),
 			timeoutsTable(&c.HTTP.Timeouts),
 			{name: "limits", settings: []setting{
@@ -76,6 +86,7 @@ func discoverTable(q *discovery.Query) *block {
 		{name: "service", dest: text(&q.Service)},
 		{name: "tags", dest: texts(&q.Tags)},
 		{name: "filter", dest: text(&q.Filter)},
+		{name: "node_meta", dest: textMap(&q.NodeMetaIs), empty: "any"},
 		{name: "datacenter", dest: text(&q.Datacenter), empty: "that of the consul block"},
 		{name: "only_passing", dest: flag(&q.OnlyPassing)},
 		{name: "near", dest: text(&q.Near)},
@@ -147,7 +158,13 @@ func breakerTable(c *breaker.Config) *block {
 			{name: "max_ejected_percent", dest: count(&c.MaxEjectedPercent)},
 			{name: "failure_statuses", dest: counts(&c.FailureStatuses)},
 		},
-		blocks: []*block{{name: "capacity", settings: []setting{
+		blocks: []*block{{name: "success_rate", settings: []setting{
+			{name: "min_hosts", dest: count(&c.SuccessRate.MinHosts)},
+			{name: "volume", dest: count(&c.SuccessRate.Volume)},
+			{name: "interval", dest: duration(&c.SuccessRate.Interval)},
+			{name: "factor", dest: ratio(&c.SuccessRate.Factor), empty: "off"},
+			{name: "min_gap", dest: ratio(&c.SuccessRate.MinGap)},
+		}}, {name: "capacity", settings: []setting{
 			{name: "queue_failure_ratio", dest: ratio(&c.Capacity.QueueFailureRatio)},
 			{name: "min_queued", dest: count(&c.Capacity.MinQueued)},
 			{name: "window", dest: duration(&c.Capacity.Window)},

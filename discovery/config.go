@@ -70,8 +70,37 @@ type Config struct {
 	// by consistent reads at least 1 s apart, before that is believed. 1 s to
 	// 1 h.
 	EmptyConfirm time.Duration
+	// Shrink is the share of a service's instances that one answer may take away
+	// without being doubted, 0 to 1: 0 doubts every loss, 1 only that of all.
+	Shrink float64
+	// ShrinkConfirm is how long a doubted loss of some must be repeated before it
+	// is believed although the lost still answer, 1 s to 1 h.
+	ShrinkConfirm time.Duration
+	// EmptyHold is the same for the loss of all, 1 min to 30 days.
+	EmptyHold time.Duration
+	// ProbeTimeout is how long a lost instance may take to answer a probe, 50 ms
+	// to 30 s.
+	ProbeTimeout time.Duration
 	// MaxAnswer bounds one answer, in bytes, 64 KiB to 1 GiB.
 	MaxAnswer int64
+
+	// Cached reads from the agent's own cache (api-docs/features/caching).
+	Cached bool
+	// MaxConnections is the most reads at once on HTTP/1 connections, 4 to 10000.
+	MaxConnections int
+	// Spread is how long a round of reads may take when there are more services
+	// than connections, 1 s to 5 min.
+	Spread time.Duration
+	// TokenFile holds the ACL token and is read again when it changes; "": none.
+	// It goes before Token.
+	TokenFile string
+	// Namespace and Partition are Consul Enterprise's, passed through.
+	Namespace, Partition string
+
+	// SnapshotInterval is the least time between two writes of one service's set to
+	// disk, 1 s to 1 h. SnapshotMaxAge is the age from which such a set is not used,
+	// 1 min to 1 year.
+	SnapshotInterval, SnapshotMaxAge time.Duration
 }
 
 // DefaultConfig returns the settings of a configuration that names none.
@@ -92,7 +121,21 @@ func DefaultConfig() Config {
 		// any more. 10 s outlasts an election and the time in which a
 		// restarted agent registers its services again.
 		EmptyConfirm: 10 * time.Second,
-		MaxAnswer:    64 << 20, // 10,000 instances with full check outputs
+		// A deploy or a scale-down takes away a few at a time; an agent that lost its
+		// data, a token or a partition takes away most at once.
+		Shrink: 0.5,
+		// Longer than schedulers let a backend drain (Kubernetes: 30 s), so that what
+		// is stopped for real has died by then and no doubt is left.
+		ShrinkConfirm: time.Minute,
+		EmptyHold:     72 * time.Hour, // Consul's own cache fails static for 3 days
+		ProbeTimeout:  time.Second,    // as for connecting in a request
+		MaxAnswer:     64 << 20,       // 10,000 instances with full check outputs
+
+		MaxConnections: 150,              // of the 200 that an agent takes from one address; others on this host need some
+		Spread:         10 * time.Second, // a change shows within that even where connections are short
+
+		SnapshotInterval: 30 * time.Second, // an old set is mended by retries; a disk is worn by writes
+		SnapshotMaxAge:   72 * time.Hour,   // addresses are given to others some day
 	}
 }
 
@@ -125,6 +168,24 @@ func (c Config) Validate() error {
 	span("backoff_min", c.BackoffMin, 10*time.Millisecond, time.Minute)
 	span("backoff_max", c.BackoffMax, c.BackoffMin, 10*time.Minute)
 	span("empty_confirm", c.EmptyConfirm, time.Second, time.Hour)
+	span("shrink_confirm", c.ShrinkConfirm, time.Second, time.Hour)
+	span("empty_hold", c.EmptyHold, time.Minute, 30*24*time.Hour)
+	span("probe_timeout", c.ProbeTimeout, 50*time.Millisecond, 30*time.Second)
+	span("spread", c.Spread, time.Second, 5*time.Minute)
+	span("snapshot_interval", c.SnapshotInterval, time.Second, time.Hour)
+	span("snapshot_max_age", c.SnapshotMaxAge, time.Minute, 366*24*time.Hour)
+	if !(c.Shrink >= 0 && c.Shrink <= 1) {
+		bad("shrink is %v, allowed are 0 to 1, a share of the instances", c.Shrink)
+	}
+	if c.MaxConnections < 4 || c.MaxConnections > 10000 {
+		bad("max_connections is %d, allowed are 4 to 10000", c.MaxConnections)
+	}
+	if !plainText(c.Namespace, 253) || !plainText(c.Partition, 253) {
+		bad("namespace %.40q or partition %.40q is not a name", c.Namespace, c.Partition)
+	}
+	if !plainText(c.TokenFile, 4096) {
+		bad("token_file %.80q is not a path", c.TokenFile)
+	}
 	if c.RateBurst < 1 || c.RateBurst > 100 {
 		bad("rate_burst is %d, allowed are 1 to 100", c.RateBurst)
 	}
@@ -169,6 +230,9 @@ type Query struct {
 	Filter  string   // Consul filter expression, see its "filtering" page
 	// Datacenter to ask; "": Config's.
 	Datacenter string
+	// NodeMetaIs selects instances by the meta of their nodes: every pair must be
+	// there.
+	NodeMetaIs map[string]string
 	// OnlyPassing leaves out, in Consul, what is not passing. Then status
 	// can't say why an instance is out, and its counters are lost with it.
 	OnlyPassing bool
@@ -230,6 +294,14 @@ func (q Query) Validate() error {
 	}
 	if q.BackupWeight < 0 || q.BackupWeight > maxWeight {
 		bad("backup_weight is %d, allowed are 0 (none) to %d", q.BackupWeight, maxWeight)
+	}
+	if len(q.NodeMetaIs) > 64 {
+		bad("%d pairs of node_meta, allowed are up to 64", len(q.NodeMetaIs))
+	}
+	for k, v := range q.NodeMetaIs {
+		if k == "" || !plainText(k, 128) || strings.Contains(k, ":") || !plainText(v, 512) {
+			bad("node_meta %.80q = %.80q: keys are 1 to 128 printable characters without a colon, values up to 512", k, v)
+		}
 	}
 	if len(q.Filter) > 4096 {
 		bad("filter has %d bytes, allowed are up to 4096", len(q.Filter))

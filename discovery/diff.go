@@ -39,7 +39,7 @@ func diff(old, new []Instance) (d delta) {
 func same(a, b *Instance) bool {
 	return a.ID == b.ID && a.Service == b.Service && a.Node == b.Node && a.Datacenter == b.Datacenter &&
 		a.Address == b.Address && a.Port == b.Port && a.Weight == b.Weight && a.Health == b.Health &&
-		a.Backup == b.Backup && a.Zone == b.Zone &&
+		a.Backup == b.Backup && a.Zone == b.Zone && a.Unlisted == b.Unlisted && a.Tier == b.Tier &&
 		slices.Equal(a.Tags, b.Tags) && maps.Equal(a.Meta, b.Meta)
 }
 

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net"
 	"strconv"
-	"time"
 )
 
 // Health is what Consul says of an instance: its worst check. Larger is worse.
@@ -78,6 +77,11 @@ type Instance struct {
 	Zone string
 	// Backup: to be used only when no other instance can be. See Query.
 	Backup bool
+	// Unlisted: the registry's newest answer does not list it; it is kept because
+	// it answers (see shrink.go).
+	Unlisted bool
+	// Tier is 0 for the primary source, n for its n-th fallback.
+	Tier int
 }
 
 // HostPort returns the address to dial.
@@ -96,39 +100,6 @@ type Source interface {
 	Status() Status
 }
 
-// Status is how a source is doing. Ages are as of the call.
-type Status struct {
-	// Seen: a first answer has been applied. Until then the service is
-	// unknown, which differs from empty.
-	Seen bool `json:"seen"`
-	// Current: the last read was answered and its answer believed. A read that
-	// now blocks until something changes does not alter that.
-	Current   bool   `json:"current"`
-	Instances int    `json:"instances"` // in the set that was applied last
-	Unusable  int    `json:"unusable"`  // registrations left out of it: bad address, no port, double ID
-	Index     uint64 `json:"index"`     // Consul's index of the last believed answer
-
-	// Age is the time since the last believed answer, changed or not. In a
-	// quiet service it grows to Wait + Wait/16 with nothing amiss: Current
-	// tells those apart. SinceChange is the time since apply was last called.
-	// Both are 0 until Seen.
-	Age         time.Duration `json:"age"`
-	SinceChange time.Duration `json:"since_change"`
-	// LastContact is how far behind its leader the answering server was.
-	LastContact time.Duration `json:"last_contact"`
-
-	// LastError is the newest error, with its age, kept after recovery.
-	// FailingFor is the time since reads began to fail, 0 when they don't.
-	LastError    string        `json:"last_error"`
-	LastErrorAge time.Duration `json:"last_error_age"`
-	FailingFor   time.Duration `json:"failing_for"`
-	// Holding says why an answer is not believed and the last good set kept
-	// instead; "" when none is. HoldingFor is for how long.
-	Holding    string        `json:"holding"`
-	HoldingFor time.Duration `json:"holding_for"`
-
-	AnswersTotal uint64 `json:"answers_total"` // reads that were answered
-	ErrorsTotal  uint64 `json:"errors_total"`  // reads that failed
-	HeldTotal    uint64 `json:"held_total"`    // answers not believed
-	UpdatesTotal uint64 `json:"updates_total"` // calls of apply
-}
+// Prober reports by nil that what is at an instance's address answers. It is
+// called for several instances at once, and ends with ctx.
+type Prober func(ctx context.Context, i Instance) error

@@ -45,6 +45,9 @@ type Result struct {
 	// Down says that nothing listens at the address (connection refused, no
 	// route). Only meaningful with Failure: such an endpoint is ejected at once.
 	Down bool
+	// NoConn says that no connection could be made, for that or any other reason of
+	// the backend's (a time-out). Only meaningful with Failure.
+	NoConn bool
 	// FirstByte is from sending the request to the first byte of the answer,
 	// Total to its last byte. Zero is unknown and not sampled.
 	FirstByte, Total time.Duration

@@ -32,6 +32,12 @@ type Config struct {
 	// full part, from a tenth on: 0 (at once), or 100ms to 10m.
 	SlowStart time.Duration
 	Locality  LocalityConfig
+	// PanicThreshold is the share of the listed endpoints that must be healthy,
+	// 0 to 1: below it health is ignored (see health.go). 0: only when every
+	// endpoint that Consul and checks let through is ejected.
+	PanicThreshold float64
+	Damping        breaker.DampConfig
+	Failover       FailoverConfig
 	// Pins lets requests ask for an endpoint (Key.Pin): the service has affinity.
 	Pins bool
 }
@@ -40,6 +46,17 @@ type Config struct {
 type QueueConfig struct {
 	Length  int           // most requests waiting, 0 to 100000; 0: nobody waits
 	Timeout time.Duration // longest wait, 1ms to 1m
+}
+
+// FailoverConfig says when fallback sources are used.
+type FailoverConfig struct {
+	// Below is how many endpoints of a tier must take requests for the next one not
+	// to be used: a count from 1 on, or below 1 a share of the tier's endpoints. Above 0
+	// to 100000.
+	Below float64
+	// Return is how long a fallback goes on being used, ever less, when the tiers
+	// before it suffice again: 0 to 1h.
+	Return time.Duration
 }
 
 // DefaultConfig returns the settings of a service that names only itself.
@@ -61,6 +78,13 @@ func DefaultConfig() Config {
 		// to 6. It costs warm endpoints little: see picker.HoldRamps.
 		SlowStart: 10 * time.Second,
 		Locality:  defaultLocality(),
+		// Envoy's: with more than half gone the fault is likelier in what judges them.
+		PanicThreshold: 0.5,
+		Damping:        breaker.DefaultDampConfig(),
+		Failover: FailoverConfig{
+			Below:  1,                // a fallback is further or dearer: only when nothing else is left
+			Return: 30 * time.Second, // three slow starts: what returns is warm by then
+		},
 	}
 }
 
@@ -78,6 +102,18 @@ func (c Config) Validate() error {
 	}
 	if c.SlowStart != 0 && (c.SlowStart < 100*time.Millisecond || c.SlowStart > 10*time.Minute) {
 		return fmt.Errorf("slow_start is %v, allowed are 0 (off) or 100ms to 10m", c.SlowStart)
+	}
+	if !(c.PanicThreshold >= 0 && c.PanicThreshold <= 1) {
+		return fmt.Errorf("panic_threshold is %v, allowed are 0 to 1, a share of the endpoints", c.PanicThreshold)
+	}
+	if !(c.Failover.Below > 0 && c.Failover.Below <= 1e5) {
+		return fmt.Errorf("failover below is %v, allowed are above 0 to 100000", c.Failover.Below)
+	}
+	if c.Failover.Return < 0 || c.Failover.Return > time.Hour {
+		return fmt.Errorf("failover return is %v, allowed are 0s to 1h", c.Failover.Return)
+	}
+	if err := c.Damping.Validate(); err != nil {
+		return err
 	}
 	if err := c.Locality.validate(); err != nil {
 		return err
@@ -118,6 +154,9 @@ type Env struct {
 	// NewGauge makes the gauge of a new endpoint, or none for it: nil. Called with
 	// the balancer's lock held. nil: there are no gauges.
 	NewGauge func(*picker.Endpoint) Gauge
+	// Event, if set, is told of what an operator should know, once per change. It is
+	// called without locks held, never concurrently with itself.
+	Event func(Event)
 	// Policy, if set, makes the policy in the place of picker.New: a simulator's
 	// baselines, which are not for sidecars. It must keep picker's contracts.
 	Policy func(picker.Config, picker.Rand) (picker.Policy, error)
