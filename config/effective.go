@@ -47,6 +47,14 @@ func writeBody(b *bytes.Buffer, t, def *block) {
 		}
 	}
 	for i, c := range t.blocks {
+		if c.all != nil {
+			for _, n := range c.all() {
+				fmt.Fprintf(b, "\n%s %s {\n", c.name, quote(n.label))
+				writeBody(b, n.table, n.def)
+				b.WriteString("}\n")
+			}
+			continue
+		}
 		label := ""
 		if c.label != nil {
 			if c.label.zero() {

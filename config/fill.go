@@ -147,7 +147,7 @@ func (l *loader) lookup(in *instance, a *hclsyntax.Attribute) *setting {
 	if set := in.setting(a.Name); set != nil {
 		return set
 	}
-	label, other := in.variant(a.Name)
+	label, other := in.variant(in.label, a.Name)
 	child := in.block.block(a.Name)
 	switch {
 	case other != nil && label == in.label:
@@ -203,8 +203,8 @@ func (l *loader) fillBlock(s *source, in *instance, b *hclsyntax.Block) {
 		l.unknown(in, b.Type, "block", name)
 		return
 	}
-	wantsLabel := child.label != nil || child.each != nil
-	if len(b.Labels) > 1 || (len(b.Labels) == 1) != wantsLabel {
+	wantsLabel := child.label != nil || child.each != nil || child.add != nil
+	if len(b.Labels) > 1 || (len(b.Labels) == 1) != wantsLabel && (child.otherwise == "" || len(b.Labels) == 1) {
 		allowed := "no name"
 		if wantsLabel {
 			allowed = "one name"
@@ -219,11 +219,15 @@ func (l *loader) fillBlock(s *source, in *instance, b *hclsyntax.Block) {
 		l.fillEach(s, in, child, b)
 		return
 	}
+	if child.add != nil {
+		l.fillNamed(s, in, child, b)
+		return
+	}
 	if !l.first(in, b.Type, b.DefRange()) {
 		return
 	}
-	label := ""
-	if wantsLabel {
+	label := child.otherwise
+	if wantsLabel && len(b.Labels) == 1 {
 		label = b.Labels[0]
 		v := value{v: label, at: b.LabelRanges[0]}
 		if f := child.label.set(v); f != nil {
@@ -234,6 +238,18 @@ func (l *loader) fillBlock(s *source, in *instance, b *hclsyntax.Block) {
 		path += fmt.Sprintf(" %q", label)
 	}
 	inst := newInstance(child, path, label, b.DefRange(), in.sec)
+	l.fill(s, inst, b.Body)
+	l.require(s, inst)
+}
+
+// fillNamed fills one of the blocks of a service that may repeat.
+func (l *loader) fillNamed(s *source, in *instance, kind *block, b *hclsyntax.Block) {
+	label := b.Labels[0]
+	if !l.first(in, fmt.Sprintf("%s %q", b.Type, label), b.DefRange()) {
+		return
+	}
+	table := kind.add(label)
+	inst := newInstance(table, strings.TrimSpace(fmt.Sprintf("%s %s %q", in.path, b.Type, label)), label, b.DefRange(), in.sec)
 	l.fill(s, inst, b.Body)
 	l.require(s, inst)
 }
@@ -294,7 +310,7 @@ func (l *loader) unknown(in *instance, name, what string, at hcl.Range) {
 
 // form is how a block is written.
 func (b *block) form() string {
-	if b.label != nil || b.each != nil {
+	if b.label != nil || b.each != nil || b.add != nil {
 		return b.name + ` "NAME" { ... }`
 	}
 	return b.name + " { ... }"

@@ -14,6 +14,9 @@ import (
 type block struct {
 	name     string
 	label    dest // set by the one label; nil: there is none
+	// otherwise is the label of a block that is written without one; "": it must
+	// have one.
+	otherwise string
 	settings []setting
 	blocks   []*block
 	// variants are the further settings that the label decides on.
@@ -22,8 +25,19 @@ type block struct {
 	// check of what it fills. sample is such a table, for suggestions.
 	each   func(label string) (child *block, validate func() error)
 	sample *block
+	// add makes the table of one more block of a kind that may stand several times in
+	// a block of a service, under different names. all are those that are there.
+	add func(label string) *block
+	all func() []named
 	// foreign are blocks that belong elsewhere: name and explanation.
 	foreign map[string]string
+}
+
+// named is one of the blocks that block.add made, with the same table over the
+// defaults.
+type named struct {
+	label      string
+	table, def *block
 }
 
 // setting is one name = value of a block.
@@ -47,9 +61,10 @@ func (b *block) setting(name string) *setting {
 	return nil
 }
 
-// variant returns a setting that depends on the label, and the label that has it.
-func (b *block) variant(name string) (label string, s *setting) {
-	for _, label := range b.variantNames() {
+// variant returns a setting that depends on the label, and the label that has it:
+// this one, if it does.
+func (b *block) variant(own, name string) (label string, s *setting) {
+	for _, label := range append([]string{own}, b.variantNames()...) {
 		v := block{settings: b.variants[label]}
 		if s := v.setting(name); s != nil {
 			return label, s
