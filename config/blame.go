@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -88,7 +89,19 @@ func (t *trial) causes(e string) []given {
 		undo()
 	}
 	slices.SortStableFunc(set, func(a, b given) int {
-		return cmp.Compare(uint(mentions(e, a.name)), uint(mentions(e, b.name))) // -1 comes last
+		// What is not mentioned comes last, and blocks' names after settings: they are
+		// not the cause where a setting is.
+		rank := func(g given) int {
+			switch at := mentions(e, g.name); {
+			case at < 0:
+				return math.MaxInt
+			case g.label:
+				return len(e) + at
+			default:
+				return at
+			}
+		}
+		return cmp.Compare(rank(a), rank(b))
 	})
 	return set
 }

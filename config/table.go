@@ -12,13 +12,13 @@ import (
 // place where a setting has its name: reading, suggestions and the effective
 // configuration all come from them. Ranges and defaults are the Configs' own.
 type block struct {
-	name     string
-	label    dest // set by the one label; nil: there is none
+	name  string
+	label dest // set by the one label; nil: there is none
 	// otherwise is the label of a block that is written without one; "": it must
 	// have one.
 	otherwise string
-	settings []setting
-	blocks   []*block
+	settings  []setting
+	blocks    []*block
 	// variants are the further settings that the label decides on.
 	variants map[string][]setting
 	// each makes the table of one block of a kind that may repeat, with the

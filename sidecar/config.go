@@ -15,6 +15,7 @@ import (
 	"outrigger/agentstats/gauge"
 	"outrigger/agentstats/publish"
 	"outrigger/discovery"
+	"outrigger/discovery/healthcheck"
 	"outrigger/picker"
 	"outrigger/sidecar/access"
 	"outrigger/sidecar/admin"
@@ -71,9 +72,11 @@ type ServiceConfig struct {
 	// ListenMode are the permissions of a Unix socket, in octal.
 	ListenMode string
 	Discover   discovery.Query
-	Balance    balance.Config
-	HTTP       h1.Config
-	Access     access.Config
+	// Check is how endpoints are checked; its Kind is "" where they are not.
+	Check   healthcheck.Config
+	Balance balance.Config
+	HTTP    h1.Config
+	Access  access.Config
 	// ORCA is the load that backends declare in their answers.
 	ORCA ORCAConfig
 }
@@ -97,6 +100,7 @@ func DefaultService(name string) ServiceConfig {
 		Name:       name,
 		ListenMode: defaultMode,
 		Discover:   discovery.DefaultQuery(name),
+		Check:      healthcheck.DefaultConfig(),
 		Balance:    balance.DefaultConfig(),
 		HTTP:       h1.DefaultConfig(),
 		Access:     access.DefaultConfig(),
@@ -163,6 +167,9 @@ func (s ServiceConfig) Validate() error {
 		return err
 	}
 	if err := s.Discover.Validate(); err != nil {
+		return err
+	}
+	if err := s.Check.Validate(); err != nil {
 		return err
 	}
 	if err := s.Balance.Validate(); err != nil {

@@ -28,6 +28,7 @@ type service struct {
 	poller   *agentstats.Poller
 	gauges   *gauges
 	watcher  *publish.Watcher // nil: reports are not read from Consul
+	checks   *checks
 	loads    *loads
 	ln       net.Listener
 	server   *h1.Server
@@ -35,8 +36,11 @@ type service struct {
 	badAgent map[string]string // by instance ID: what was logged of its agent's address
 }
 
-func (sc *Sidecar) newService(c ServiceConfig, source discovery.Source, env balance.Env, log hclog.Logger) (*service, error) {
-	s := &service{cfg: c, http: c.engine(), source: source, log: log.With("service", c.Name), badAgent: map[string]string{}}
+func (sc *Sidecar) newService(c ServiceConfig, env balance.Env, log hclog.Logger) (*service, error) {
+	s := &service{cfg: c, http: c.engine(), log: log.With("service", c.Name), badAgent: map[string]string{}}
+	s.checks = newChecks(&c, env, s.log)
+	s.source = sc.newSource(s, log.Named("discovery"))
+	env.Event = s.event
 	c.Balance.Pins = c.HTTP.Affinity.Cookie != ""
 	env.NewConns = sc.engine.Conns(s.http, s.log)
 	agentLog := s.log.Named("agents")
@@ -90,6 +94,13 @@ func (s *service) run(ctx context.Context, failed chan<- error) {
 		}
 	})
 	wg.Go(func() { s.gauges.run(ctx) })
+	if s.checks != nil {
+		wg.Go(func() {
+			if err := s.checks.run(ctx, s.balancer.SetCheck); err != nil && ctx.Err() == nil {
+				failed <- fmt.Errorf("service %q: health checks: %w", s.cfg.Name, err)
+			}
+		})
+	}
 	if s.watcher != nil {
 		wg.Go(func() {
 			if err := s.watcher.Run(ctx, s.loads.publish); err != nil && ctx.Err() == nil {
@@ -104,19 +115,38 @@ func (s *service) run(ctx context.Context, failed chan<- error) {
 func (s *service) apply(set []discovery.Instance) {
 	s.balancer.Update(set)
 	s.loads.follow(set)
+	s.checks.follow(set)
 	targets := make([]agentstats.Target, 0, len(set))
 	for _, inst := range set {
 		addr, ok, err := agentstats.AgentAddr(inst.Meta, inst.Address)
 		if err != nil {
 			s.complain(inst.ID, err)
 		} else if ok {
-			_, serviceID, _ := strings.Cut(inst.ID, "/")
-			targets = append(targets, agentstats.Target{ID: inst.ID, Addr: addr, Instance: serviceID, Backend: inst.Address})
+			targets = append(targets, agentstats.Target{ID: inst.ID, Addr: addr, Instance: serviceID(inst.ID), Backend: inst.Address})
 		}
 	}
 	s.poller.SetTargets(targets)
 	s.gauges.setTargets(targets)
 	s.log.Debug("membership", "instances", len(set), "with_agent", len(targets))
+}
+
+// serviceID is Consul's own ID of an instance: what comes after the node, before
+// which a fallback's or a datacenter's name may stand (@NAME/).
+func serviceID(id string) string {
+	if strings.HasPrefix(id, "@") {
+		_, id, _ = strings.Cut(id, "/")
+	}
+	_, id, _ = strings.Cut(id, "/")
+	return id
+}
+
+// event logs what the balancer has to say.
+func (s *service) event(e balance.Event) {
+	if e.Warn {
+		s.log.Warn(e.Message, e.Args...)
+		return
+	}
+	s.log.Info(e.Message, e.Args...)
 }
 
 // complain logs a bad agent address once, not with every change of the set.

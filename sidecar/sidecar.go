@@ -56,8 +56,7 @@ func New(cfg Config, log hclog.Logger, version string) (*Sidecar, error) {
 	o := admin.Options{Version: version, Log: log.Named("admin"), Draining: sc.draining.Load}
 	for _, c := range cfg.Services {
 		c.Discover.NodeMeta = c.Balance.Locality.NodeMeta()
-		source := discovery.NewConsul(client, c.Discover, cfg.Consul, discovery.Env{Logger: log.Named("discovery")})
-		s, err := sc.newService(c, source, env, log)
+		s, err := sc.newService(c, env, log)
 		if err != nil {
 			return nil, errors.Join(err, sc.closeListeners())
 		}
@@ -97,7 +96,7 @@ func (sc *Sidecar) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop()
-	failed := make(chan error, 1+3*len(sc.services)) // room for all who may send
+	failed := make(chan error, 1+4*len(sc.services)) // room for all who may send
 
 	wg.Go(func() { sc.engine.Run(inner) })
 	wg.Go(func() { sc.locate(inner) })

@@ -34,3 +34,12 @@ func (b *Balancer) InFlight(id string) int64 {
 	}
 	return 0
 }
+
+// Successes counts the requests that the endpoint with this ID has answered; 0 for
+// one that is not there.
+func (b *Balancer) Successes(id string) uint64 {
+	if m := b.snap.Load().byID[id]; m != nil {
+		return m.ep.Totals().Successes
+	}
+	return 0
+}

@@ -1,6 +1,7 @@
 package h1
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -119,6 +120,30 @@ func (f *tlsFiles) current() (*credentials, error) {
 		return c, nil
 	}
 	return nil, errOwnTLS
+}
+
+// ClientTLS returns a function that gives what a connection to a backend is made with
+// by cfg, as it is made for requests: the name to verify is cfg.ServerName, else host,
+// and files that change are used from then on. Sessions are not resumed: each connection
+// sees the backend's certificate anew. It is nil where TLS is off; cfg must be valid.
+// log may be nil, which is right beside a Server of the same service: that says what is
+// wrong with the files. now is a monotonic clock. What is returned is safe for
+// concurrent use, its configurations are the caller's, and its errors are this machine's
+// own (no backend is to blame).
+func ClientTLS(cfg TLSConfig, log hclog.Logger, now func() time.Duration) func(host string) (*tls.Config, error) {
+	files := newDialers(cfg, log, now).files
+	if files == nil {
+		return nil
+	}
+	return func(host string) (*tls.Config, error) {
+		creds, err := files.current()
+		if err != nil {
+			return nil, err
+		}
+		c := (&tlsEndpoint{files: files, name: cmp.Or(cfg.ServerName, host)}).newConfig(creds)
+		c.ClientSessionCache = nil
+		return c, nil
+	}
 }
 
 // changed reports whether the file is not certain to be as it was.

@@ -1,0 +1,66 @@
+package sidecar
+
+import (
+	"context"
+	"net"
+
+	"github.com/hashicorp/go-hclog"
+
+	"outrigger/discovery"
+	"outrigger/discovery/healthcheck"
+	"outrigger/sidecar/balance"
+	"outrigger/sidecar/h1"
+)
+
+// checks are the active checks of one service's endpoints; nil: there are none.
+type checks struct {
+	checker *healthcheck.Checker
+}
+
+func newChecks(c *ServiceConfig, env balance.Env, log hclog.Logger) *checks {
+	if c.Check.Kind == "" {
+		return nil
+	}
+	return &checks{healthcheck.New(c.Check, healthcheck.Env{
+		Now: env.Now, Rand: env.Rand, Logger: log.Named("check"),
+		// The engine says what is wrong with the files.
+		TLS: h1.ClientTLS(c.HTTP.TLS, nil, env.Now),
+	})}
+}
+
+// run checks until ctx ends; set is told of each change of an endpoint.
+func (c *checks) run(ctx context.Context, set func(id string, s balance.CheckState)) error {
+	return c.checker.Run(ctx, func(id string, v healthcheck.Verdict) { set(id, checkState(v)) })
+}
+
+func checkState(v healthcheck.Verdict) balance.CheckState {
+	return balance.CheckState{
+		Known: v.State != healthcheck.Unknown, Up: v.State == healthcheck.Up,
+		Unreachable: v.Unreachable, Since: v.Since, Error: v.Error,
+	}
+}
+
+func (c *checks) follow(set []discovery.Instance) {
+	if c == nil {
+		return
+	}
+	targets := make([]healthcheck.Target, len(set))
+	for i := range set {
+		targets[i] = healthcheck.Target{ID: set[i].ID, Addr: set[i].HostPort()}
+	}
+	c.checker.SetTargets(targets)
+}
+
+// probe asks an instance that the registry lost whether it lives: by a check, or
+// by a connection where there are none.
+func (c *checks) probe(ctx context.Context, i discovery.Instance) error {
+	if c != nil {
+		return c.checker.Once(ctx, healthcheck.Target{ID: i.ID, Addr: i.HostPort()})
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", i.HostPort())
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
