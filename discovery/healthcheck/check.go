@@ -45,7 +45,7 @@ func (k *check) run(ctx context.Context, t Target) error {
 	}
 	limit := k.cfg.Timeout
 	if end, ok := ctx.Deadline(); ok {
-		limit = min(limit, time.Until(end).Round(time.Millisecond))
+		limit = max(0, min(limit, time.Until(end).Round(time.Millisecond)))
 	}
 	inner, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -60,7 +60,7 @@ func (k *check) run(ctx context.Context, t Target) error {
 	case err == nil, errors.Is(err, ErrNoVerdict):
 		return err
 	case ours(err):
-		return fmt.Errorf("%w: this machine is short of something: %w", ErrNoVerdict, err)
+		return fmt.Errorf("%w: %w", ErrNoVerdict, err)
 	case errors.Is(ctx.Err(), context.Canceled): // at a deadline the endpoint was too slow
 		return fmt.Errorf("%w: %w", ErrNoVerdict, context.Cause(ctx))
 	}
@@ -94,6 +94,9 @@ func (k *check) connect(ctx context.Context, addr, host string, limit time.Durat
 	}
 	conn, err := k.env.Dial(ctx, "tcp", addr)
 	if err != nil {
+		if ours(err) {
+			return nil, fmt.Errorf("%w: %w", ErrNoVerdict, explain("connect", err, limit))
+		}
 		return nil, explain("connect", err, limit)
 	}
 	if secure == nil {

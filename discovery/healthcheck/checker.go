@@ -75,6 +75,7 @@ type Checker struct {
 	cfg   Config
 	env   Env
 	check *check
+	lines lines
 	wake  chan struct{} // capacity 1: something may have become due sooner
 
 	mu      sync.Mutex // locked before a target's
@@ -101,8 +102,8 @@ func New(c Config, env Env) *Checker {
 }
 
 // Once makes one check of t, whether it is a target or not, within Config.Timeout and
-// until ctx ends; nil: healthy. It changes no state and does not count among the 64 at
-// once. An error that wraps ErrNoVerdict says nothing about the endpoint.
+// until ctx ends; nil: healthy. It changes no state, does not count among the 64 at
+// once, and tells nobody. An error that wraps ErrNoVerdict says nothing about the endpoint.
 func (c *Checker) Once(ctx context.Context, t Target) error {
 	return c.check.run(ctx, t)
 }
@@ -223,7 +224,7 @@ func (c *Checker) start() time.Duration {
 // launch starts a check. c.mu is held.
 func (c *Checker) launch(t *target, now time.Duration) {
 	if now-t.at > c.cfg.Interval && c.saidLag.may(now) {
-		c.env.Logger.Warn("health checks are late: more endpoints let them run into the timeout than can be waited for at once",
+		c.env.Logger.Warn("health checks are late: too many run into the timeout, or this machine is short of CPU",
 			"late_by", (now - t.at).Round(time.Millisecond), "at_once", maxAtOnce, "timeout", c.cfg.Timeout)
 	}
 	ctx, cancel := context.WithCancel(c.ctx)

@@ -43,7 +43,8 @@ type HTTPConfig struct {
 	// Host is the Host header; "": the address that is checked.
 	Host string
 	// Headers are sent besides. Their values may be secrets: they appear in no log, no
-	// error and no status.
+	// error and no status. But they are shown to whatever address the catalog has, in
+	// clear where the service is without TLS.
 	Headers map[string]string
 	// Statuses are those of a healthy endpoint, "204" or "200-399", 200 to 599 each.
 	Statuses []string

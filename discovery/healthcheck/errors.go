@@ -31,8 +31,13 @@ func unreachable(err error) bool {
 	return errors.As(err, &c)
 }
 
-// ours reports whether it is this machine that lacks something.
+// ours reports whether it is this machine that lacks something, or its resolver that
+// does not answer: requests may go on over connections that there are.
 func ours(err error) bool {
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return !dns.IsNotFound
+	}
 	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM} {
 		if errors.Is(err, e) {
 			return true
@@ -47,7 +52,10 @@ func explain(doing string, err error, limit time.Duration) error {
 	var unknown x509.UnknownAuthorityError
 	var name x509.HostnameError
 	var plain tls.RecordHeaderError
+	var dns *net.DNSError
 	switch {
+	case errors.As(err, &dns):
+		return fmt.Errorf("%s: %w", doing, dns)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return timedOut{fmt.Sprintf("%s: no end of it within %s", doing, limit)}
 	case errors.Is(err, syscall.ECONNREFUSED):

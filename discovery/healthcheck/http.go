@@ -103,7 +103,7 @@ func (p *plan) ask(conn net.Conn, addr string, limit time.Duration) error {
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	// The body is not closed: that would read it to its end. The connection is.
 	if err := p.judge(resp); err != nil {
 		return err
 	}

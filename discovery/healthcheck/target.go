@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 // State is what the checks of an endpoint say.
@@ -155,8 +157,8 @@ func (t *target) next() State {
 	return s.State
 }
 
-// tell logs a change, at most one a minute of an endpoint that comes and goes. t.mu is
-// held.
+// tell logs a change: at most one a minute of an endpoint that comes and goes, and as
+// many as lines lets through of all. t.mu is held.
 func (t *target) tell(before State) {
 	log := t.c.env.Logger
 	switch s := t.status; {
@@ -164,11 +166,37 @@ func (t *target) tell(before State) {
 	case before == Unknown && s.State == Up:
 		log.Debug("health checks find an endpoint well", "endpoint", t.ID, "address", t.Addr)
 	case s.State == Down && t.said.may(s.Since):
-		log.Warn("health checks take an endpoint out", "endpoint", t.ID, "address", t.Addr, "failures", s.InARow, "error", s.Error)
+		if t.said.on = t.c.lines.may(s.Since, log); t.said.on {
+			log.Warn("health checks take an endpoint out", "endpoint", t.ID, "address", t.Addr, "failures", s.InARow, "error", s.Error)
+		}
 	case s.State == Up && t.said.on:
 		t.said.on = false
 		log.Info("health checks bring an endpoint back", "endpoint", t.ID, "address", t.Addr, "successes", s.InARow)
 	}
+}
+
+// maxLines is how many endpoints may be said to be out in a minute.
+const maxLines = 20
+
+// lines keeps a fleet that goes down from filling the log. Safe for concurrent use.
+type lines struct {
+	mu    sync.Mutex
+	begun time.Duration // of the minute
+	n     int           // lines in it
+}
+
+// may reports whether there is room for a line, and says once where there is no more.
+func (l *lines) may(now time.Duration, log hclog.Logger) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.n == 0 || now-l.begun >= sayEvery {
+		l.begun, l.n = now, 0
+	}
+	l.n++
+	if l.n == maxLines+1 {
+		log.Warn("health checks take more endpoints out, which are not named; see the status")
+	}
+	return l.n <= maxLines
 }
 
 // sparing keeps what an endpoint can provoke from filling the log.
