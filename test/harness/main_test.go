@@ -3,7 +3,9 @@ package harness
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -16,12 +18,13 @@ import (
 const childEnv = "HARNESS_TEST_CHILD"
 
 var children = map[string]func() error{
-	"block":        func() error { return block() },
-	"deaf":         func() error { signal.Ignore(syscall.SIGTERM); return block() },
-	"seven":        func() error { os.Exit(7); return nil },
-	"family":       leaveGrandchild,
-	"consulParent": consulParent,
-	"builder":      builder,
+	"block":         func() error { return block() },
+	"deaf":          func() error { signal.Ignore(syscall.SIGTERM); return block() },
+	"seven":         func() error { os.Exit(7); return nil },
+	"family":        leaveGrandchild,
+	"consulParent":  consulParent,
+	"builder":       builder,
+	"clusterParent": clusterParent,
 }
 
 func TestMain(m *testing.M) {
@@ -66,6 +69,26 @@ func consulParent() error {
 	}
 	fmt.Println(c.Process().PID())
 	fmt.Println(c.Addr())
+	time.Sleep(time.Hour)
+	return nil
+}
+
+// clusterParent runs a cluster and prints its folder and the agents' PIDs.
+func clusterParent() error {
+	c, err := StartCluster(context.Background(), ClusterOptions{
+		Path: os.Getenv("TEST_CONSUL"), FirstIP: netip.MustParseAddr("127.0.0.63"),
+	})
+	if errors.Is(err, ErrNoCluster) {
+		fmt.Println(err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Println(c.opts.Dir)
+	for _, n := range c.Nodes() {
+		fmt.Println(n.Process().PID())
+	}
 	time.Sleep(time.Hour)
 	return nil
 }

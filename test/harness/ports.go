@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 )
 
 // The range lies below the ephemeral ports of Linux (32768 up) and of the
@@ -20,6 +21,11 @@ const (
 // afterwards, so another process may still take one: whoever listens on them
 // must be ready to ask again. Safe for concurrent use.
 func FreePorts(n int) ([]int, error) {
+	return FreePortsOn(netip.AddrFrom4([4]byte{127, 0, 0, 1}), n)
+}
+
+// FreePortsOn is FreePorts on another address of this machine.
+func FreePortsOn(ip netip.Addr, n int) ([]int, error) {
 	ports := make([]int, 0, n)
 	held := make([]io.Closer, 0, 2*n)
 	defer func() {
@@ -28,9 +34,9 @@ func FreePorts(n int) ([]int, error) {
 		}
 	}()
 	for len(ports) < n {
-		port, sockets, err := holdPort()
+		port, sockets, err := holdPort(ip)
 		if err != nil {
-			return nil, fmt.Errorf("find %d free ports on 127.0.0.1: %w", n, err)
+			return nil, fmt.Errorf("find %d free ports on %s: %w", n, ip, err)
 		}
 		ports = append(ports, port)
 		held = append(held, sockets...)
@@ -40,14 +46,14 @@ func FreePorts(n int) ([]int, error) {
 
 // holdPort listens on a free port of the range, or on one the kernel chooses
 // when the range looks full.
-func holdPort() (int, []io.Closer, error) {
+func holdPort(ip netip.Addr) (int, []io.Closer, error) {
 	for range 100 {
 		port := firstPort + rand.IntN(lastPort-firstPort)
-		if sockets, err := listenBoth(port); err == nil {
+		if sockets, err := listenBoth(ip, port); err == nil {
 			return port, sockets, nil
 		}
 	}
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	l, err := net.Listen("tcp", netip.AddrPortFrom(ip, 0).String())
 	if err != nil {
 		return 0, nil, err
 	}
@@ -55,13 +61,13 @@ func holdPort() (int, []io.Closer, error) {
 }
 
 // listenBoth takes the port for TCP and UDP (Consul's gossip uses both).
-func listenBoth(port int) ([]io.Closer, error) {
-	addr := fmt.Sprintf("127.0.0.1:%d", port)
-	l, err := net.Listen("tcp4", addr)
+func listenBoth(ip netip.Addr, port int) ([]io.Closer, error) {
+	addr := netip.AddrPortFrom(ip, uint16(port)).String()
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	u, err := net.ListenPacket("udp4", addr)
+	u, err := net.ListenPacket("udp", addr)
 	if err != nil {
 		_ = l.Close()
 		return nil, err

@@ -3,8 +3,11 @@ package harness
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"testing"
 )
+
+var loopback = netip.MustParseAddr("127.0.0.1")
 
 func TestFreePorts(t *testing.T) {
 	ports, err := FreePorts(50)
@@ -23,7 +26,7 @@ func TestFreePorts(t *testing.T) {
 		if p < firstPort || p >= lastPort {
 			t.Errorf("port %d is not in the range, which is nearly empty", p)
 		}
-		sockets, err := listenBoth(p)
+		sockets, err := listenBoth(loopback, p)
 		if err != nil {
 			t.Errorf("port %d is still held: %v", p, err)
 			continue
@@ -51,7 +54,7 @@ func TestListenBothSeesEitherProtocol(t *testing.T) {
 	}
 	defer u.Close()
 	for i, p := range ports {
-		if sockets, err := listenBoth(p); err == nil {
+		if sockets, err := listenBoth(loopback, p); err == nil {
 			t.Errorf("port %d (%s) passed for free", p, []string{"TCP", "UDP"}[i])
 			for _, s := range sockets {
 				s.Close()
