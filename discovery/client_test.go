@@ -49,9 +49,8 @@ func first(t *testing.T, c Config) ([]Instance, error) {
 		return nil, err
 	}
 	src := NewConsul(client, Query{Service: "web"}, c, Env{})
-	entries, _, err := src.read(t.Context())
-	set, _ := convert(&Query{Service: "web"}, entries)
-	return set, err
+	a, err := src.read(t.Context())
+	return a.set, err
 }
 
 func TestNewClientTCP(t *testing.T) {

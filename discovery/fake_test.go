@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,8 +172,14 @@ func (b *bench) applied() [][]Instance {
 	return slices.Clone(b.sets)
 }
 
-// watch starts watching; call it inside a synctest bubble.
+// watch starts watching; call it inside a synctest bubble. What is lost is dead.
 func watch(t *testing.T, reply func(int, asked) answer, change ...func(*Query, *Config)) *bench {
+	t.Helper()
+	return watchLiving(t, reply, func(Instance) bool { return false }, change...)
+}
+
+// watchLiving is watch where lives says which of the lost answers a probe.
+func watchLiving(t *testing.T, reply func(int, asked) answer, lives func(Instance) bool, change ...func(*Query, *Config)) *bench {
 	t.Helper()
 	b := &bench{t: t, fake: &fakeConsul{reply: reply}, start: time.Now(), done: make(chan error, 1)}
 	q, cfg := Query{Service: "web"}, DefaultConfig()
@@ -186,6 +193,12 @@ func watch(t *testing.T, reply func(int, asked) answer, change ...func(*Query, *
 	b.src = NewConsul(client, q, cfg, Env{
 		Logger: hclog.New(&hclog.LoggerOptions{Output: b, Level: hclog.Info, DisableTime: true}),
 		Rand:   func() float64 { return 1 }, // the longest pause: half of a backoff is chance
+		Probe: func(_ context.Context, i Instance) error {
+			if !lives(i) {
+				return syscall.ECONNREFUSED
+			}
+			return nil
+		},
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	b.cancel = cancel

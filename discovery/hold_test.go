@@ -86,10 +86,11 @@ func TestEmptyNeedsTwoConsistentReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := watch(t, then(func(int, asked) answer { return answer{index: 20} }, answer{index: 10, body: entries("a")}),
 			func(_ *Query, c *Config) { c.EmptyConfirm = time.Second })
-		// Reads: 0 s full, 0 s empty but stale, 1 s and 2 s empty and consistent.
-		b.after(1900 * time.Millisecond)
+		// Reads: 0 s full, 0 s empty but stale, 1 s and on empty and consistent. That
+		// "a" is dead takes two probes, 2 s apart.
+		b.after(2900 * time.Millisecond)
 		b.wantSets("a")
-		b.after(time.Second)
+		b.after(2 * time.Second)
 		b.wantSets("a", "")
 		b.stop()
 	})

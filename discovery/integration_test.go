@@ -3,9 +3,11 @@ package discovery_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -58,7 +60,15 @@ type watched struct {
 	last []discovery.Instance
 }
 
+// dead is a probe that nobody answers: most tests register what does not run.
+func dead(context.Context, discovery.Instance) error { return syscall.ECONNREFUSED }
+
 func watch(t *testing.T, c *harness.Consul, q discovery.Query, change ...func(*discovery.Config)) *watched {
+	t.Helper()
+	return watchProbing(t, c, q, dead, change...)
+}
+
+func watchProbing(t *testing.T, c *harness.Consul, q discovery.Query, probe discovery.Prober, change ...func(*discovery.Config)) *watched {
 	t.Helper()
 	cfg := discovery.DefaultConfig()
 	cfg.Address = c.Addr()
@@ -72,6 +82,7 @@ func watch(t *testing.T, c *harness.Consul, q discovery.Query, change ...func(*d
 	w := &watched{t: t, sets: make(chan []discovery.Instance, 1000)}
 	w.src = discovery.NewConsul(client, q, cfg, discovery.Env{
 		Logger: hclog.New(&hclog.LoggerOptions{Output: testWriter{t}, Level: hclog.Debug}),
+		Probe:  probe,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -266,4 +277,79 @@ func TestConsulTokenLosesRights(t *testing.T) {
 	if s := w.src.Status(); s.Instances != 1 || s.UpdatesTotal != 1 || strings.Contains(fmt.Sprintf("%+v", s), token.SecretID) {
 		t.Errorf("status %+v", s)
 	}
+}
+
+// listen is a backend that runs until it is closed, registered as id.
+func listen(t *testing.T, c *api.Client, id string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	must(t, c.Agent().ServiceRegister(&api.AgentServiceRegistration{
+		ID: id, Name: "web", Address: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port,
+	}))
+	return l
+}
+
+func (w *watched) untilState(state discovery.State, doubt string, instances, unlisted int) {
+	w.t.Helper()
+	w.untilStatus(string(state), func(s discovery.Status) bool {
+		return s.State == state && s.Doubt == doubt && s.Instances == instances && s.Unlisted == unlisted
+	})
+}
+
+// TestConsulMissingToken: to a request without a token Consul answers 200 with an
+// empty list, and nothing in the answer tells.
+func TestConsulMissingToken(t *testing.T) {
+	const root = "00000000-0000-4000-8000-000000000001"
+	consul, c := startConsul(t, harness.Options{Token: root, Config: `
+		acl {
+			enabled = true
+			default_policy = "deny"
+			tokens { initial_management = "` + root + `" agent = "` + root + `" default = "` + root + `" }
+		}`})
+	listen(t, c, "a")
+	listen(t, c, "b")
+	w := watchProbing(t, consul, discovery.Query{Service: "web"}, nil, func(cfg *discovery.Config) {
+		cfg.Wait = time.Second
+		cfg.EmptyConfirm = time.Second
+	})
+	w.until("a passing 1, b passing 1")
+
+	_, err := c.Agent().UpdateDefaultACLToken("", nil)
+	must(t, err)
+	w.untilState(discovery.Kept, "empty_alive", 2, 2)
+	if s := w.src.Status(); s.ProbesAlive < 2 || s.ProbesDead != 0 || s.ErrorsTotal != 0 || s.DoubtsTotal["empty_alive"] != 1 {
+		t.Errorf("status %+v", s)
+	}
+	_, err = c.Agent().UpdateDefaultACLToken(root, nil)
+	must(t, err)
+	w.untilState(discovery.Current, "", 2, 0)
+}
+
+// TestConsulDeregistered: what is deregistered while it runs is kept, until it dies.
+func TestConsulDeregistered(t *testing.T) {
+	consul, c := startConsul(t, harness.Options{})
+	backends := make(map[string]net.Listener)
+	for _, id := range []string{"a", "b", "c"} {
+		backends[id] = listen(t, c, id)
+	}
+	w := watchProbing(t, consul, discovery.Query{Service: "web"}, nil, func(cfg *discovery.Config) {
+		cfg.EmptyConfirm = time.Second
+		cfg.BackoffMax = 2 * time.Second
+	})
+	w.until("a passing 1, b passing 1, c passing 1")
+
+	must(t, c.Agent().ServiceDeregister("c"))
+	w.until("a passing 1, b passing 1") // one of three is no wonder
+	must(t, c.Agent().ServiceDeregister("a"))
+	w.untilState(discovery.Kept, "shrunk_alive", 2, 1)
+	must(t, c.Agent().ServiceDeregister("b"))
+	w.untilState(discovery.Kept, "empty_alive", 2, 2)
+	must(t, backends["a"].Close())
+	w.untilState(discovery.Kept, "empty_alive", 1, 1)
+	must(t, backends["b"].Close())
+	w.untilState(discovery.Empty, "", 0, 0)
+	listen(t, c, "d")
+	w.untilState(discovery.Current, "", 1, 0)
 }

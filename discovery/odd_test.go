@@ -36,7 +36,7 @@ func TestWatchBoundsLinesOnOddRegistrations(t *testing.T) {
 		}
 		b := watch(t, script(answer{index: 10, body: strings.ReplaceAll(entries(ids...), "8000", "0")}))
 		b.after(time.Second)
-		if n := strings.Count(b.log(), "\n"); n > maxOddLines+2 {
+		if n := strings.Count(b.log(), "\n"); n > maxLines+2 {
 			t.Errorf("%d lines:\n%s", n, b.log())
 		}
 		if b.logged("count=490") != 1 || b.src.Status().Unusable != 500 {

@@ -23,6 +23,68 @@ func (b *bucket) take(now time.Time) time.Duration {
 	return max(0, wait)
 }
 
+// wait returns what take would, without taking.
+func (b *bucket) wait(now time.Time) time.Duration {
+	if b.next.Before(now) {
+		return 0 // it is full
+	}
+	return max(0, b.next.Sub(now)-time.Duration(b.burst-1)*b.every)
+}
+
+// window is how many connections at once an agent stands, learned from its
+// refusals (AIMD). It is not safe for concurrent use.
+type window struct {
+	limit, least, most int
+	// ceiling is the limit at which the agent refused last; 0: none, or it is
+	// passed. Up there the window grows slowly: the agent's limit is a setting and
+	// seldom changes.
+	ceiling int
+	cut     time.Time // of the last refusal that counted
+	grown   time.Time // when limit last moved
+}
+
+const (
+	windowCut       = 0.8
+	windowFloor     = 8 // connections; an agent with fewer for us cannot be used in any other way
+	windowGrow      = 10 * time.Second
+	windowGrowAbove = 5 * time.Minute // at the ceiling
+)
+
+func newWindow(most int, now time.Time) window {
+	return window{limit: most, least: min(windowFloor, most), most: most, grown: now}
+}
+
+// refused notes that the agent refused a connection for a read that began at
+// start, while inUse were in use, proven of them for certain. Reads that began
+// before the last cut say nothing of the limit since.
+func (w *window) refused(now, start time.Time, inUse, proven int) {
+	if start.Before(w.cut) {
+		return
+	}
+	w.ceiling = min(w.limit, max(inUse, w.least))
+	w.limit = min(w.ceiling, max(w.least, proven, int(windowCut*float64(w.ceiling))))
+	w.cut, w.grown = now, now
+}
+
+// grow adds one for each time that nothing was refused.
+func (w *window) grow(now time.Time) {
+	for w.limit < w.most {
+		every := windowGrow
+		if w.ceiling > 0 && w.limit >= w.ceiling-1 {
+			every = windowGrowAbove
+		}
+		if now.Sub(w.grown) < every {
+			return
+		}
+		w.grown = w.grown.Add(every)
+		w.limit++
+		if w.limit > w.ceiling {
+			w.ceiling = 0
+		}
+	}
+	w.grown = now
+}
+
 // busyFactor lengthens the first pause after a 429: the agent or a server asks
 // for less, not for a retry. The longest pause grows by half of it.
 const busyFactor = 8

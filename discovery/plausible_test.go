@@ -7,7 +7,7 @@ import (
 )
 
 func TestPlausible(t *testing.T) {
-	r := rules{maxStale: 10 * time.Second, emptyConfirm: 10 * time.Second}
+	cfg := DefaultConfig()
 	set := func(ids ...string) []Instance {
 		var out []Instance
 		for _, id := range ids {
@@ -30,9 +30,8 @@ func TestPlausible(t *testing.T) {
 	restored := with(func(c *circumstances) { c.Backwards, c.Consistent = true, true })
 	filtered := with(func(c *circumstances) { c.Filtered = true })
 	always := with(func(c *circumstances) { c.Filtered, c.WasFiltered = true, true })
-	empties := func(n int, span time.Duration) circumstances {
-		return with(func(c *circumstances) { c.Consistent, c.EmptyReads, c.EmptySpan = true, n, span })
-	}
+	cached := with(func(c *circumstances) { c.CacheAge = 11 * time.Second })
+	peaked := with(func(c *circumstances) { c.Most = 5 })
 	two, one, three, none := set("a", "b"), set("a"), set("a", "b", "c"), set()
 	for _, tc := range []struct {
 		name     string
@@ -52,45 +51,43 @@ func TestPlausible(t *testing.T) {
 		{"grown from empty", none, two, fresh, verdict{}},
 
 		{"leaderless, grown", two, three, leaderless, verdict{}},
-		{"leaderless, shrunk", two, one, leaderless, verdict{hold, reasonNoLeader}},
-		{"leaderless, replaced", set("a"), set("b"), leaderless, verdict{hold, reasonNoLeader}},
-		{"leaderless, emptied", two, none, leaderless, verdict{hold, reasonNoLeader}},
+		{"leaderless, shrunk", two, one, leaderless, verdict{hold, doubtNoLeader}},
+		{"leaderless, replaced", set("a"), set("b"), leaderless, verdict{hold, doubtNoLeader}},
+		{"leaderless, emptied", two, none, leaderless, verdict{hold, doubtNoLeader}},
 		{"streamed, shrunk", two, one, streamed, verdict{}},
-		{"streamed, emptied", two, none, streamed, verdict{confirm, reasonEmpty}},
-		{"stream restarted", two, none, streamedBack, verdict{hold, reasonBackward}},
+		{"streamed, emptied", two, none, streamed, verdict{confirm, doubtEmpty}},
+		{"stream restarted", two, none, streamedBack, verdict{hold, doubtBackward}},
 		{"lagging, grown", two, three, lagging, verdict{}},
-		{"lagging, shrunk", two, one, lagging, verdict{hold, reasonStale}},
+		{"lagging, shrunk", two, one, lagging, verdict{hold, doubtLagging}},
 		{"lagging by just the limit", two, one, atLimit, verdict{}},
-		{"backwards, shrunk", two, one, backwards, verdict{hold, reasonBackward}},
-		{"backwards, grown", two, three, backwards, verdict{hold, reasonBackward}},
+		{"backwards, shrunk", two, one, backwards, verdict{hold, doubtBackward}},
+		{"backwards, grown", two, three, backwards, verdict{hold, doubtBackward}},
 		{"backwards, but consistent", two, one, restored, verdict{}},
-		{"backwards, consistent, emptied", two, none, restored, verdict{confirm, reasonEmpty}},
-		{"rights lost", two, none, filtered, verdict{hold, reasonFiltered}},
-		{"rights partly lost", two, one, filtered, verdict{hold, reasonFiltered}},
+		{"backwards, consistent, emptied", two, none, restored, verdict{confirm, doubtEmpty}},
+		{"rights lost", two, none, filtered, verdict{hold, doubtFiltered}},
+		{"rights partly lost", two, one, filtered, verdict{hold, doubtFiltered}},
 		{"rights partial always, shrunk", two, one, always, verdict{}},
-		{"rights partial always, emptied", two, none, always, verdict{hold, reasonFiltered}},
+		{"rights partial always, emptied", two, none, always, verdict{hold, doubtFiltered}},
 		{"filtered, grown", two, three, filtered, verdict{}},
 
-		{"emptied", two, none, fresh, verdict{confirm, reasonEmpty}},
-		{"empty once for long", two, none, empties(1, time.Hour), verdict{confirm, reasonEmpty}},
-		{"empty twice, too soon", two, none, empties(2, 9*time.Second), verdict{confirm, reasonEmpty}},
-		{"empty often, too soon", two, none, empties(50, 9999*time.Millisecond), verdict{confirm, reasonEmpty}},
-		{"empty twice, long enough", two, none, empties(2, 10*time.Second), verdict{}},
+		{"emptied", two, none, fresh, verdict{confirm, doubtEmpty}},
+		{"emptied for sure", two, none, with(func(c *circumstances) { c.Consistent = true }), verdict{confirm, doubtEmpty}},
+		{"more than half", three, one, fresh, verdict{confirm, doubtShrunk}},
+		{"more than half, consistent", three, one, with(func(c *circumstances) { c.Consistent = true }), verdict{confirm, doubtShrunk}},
+		{"more than half, leaderless", three, one, leaderless, verdict{hold, doubtNoLeader}},
+		{"step by step", two, one, with(func(c *circumstances) { c.Most = 2 }), verdict{}},
+		{"less than half of lately", three, two, peaked, verdict{confirm, doubtShrunk}},
+		{"grown, but less than half of lately", one, two, peaked, verdict{}},
+		{"replaced by as many", three, set("x", "y", "z"), fresh, verdict{}},
+		{"replaced by too few", three, set("x"), fresh, verdict{confirm, doubtShrunk}},
+		{"old cache, shrunk", two, one, cached, verdict{hold, doubtLagging}},
+		{"old cache, grown", two, three, cached, verdict{}},
 	} {
-		if got := plausible(r, tc.old, tc.new, diff(tc.old, tc.new), tc.c); got != tc.want {
-			t.Errorf("%s: got %+v, want %+v", tc.name, got, tc.want)
+		if tc.c.Most == 0 {
+			tc.c.Most = len(tc.old)
 		}
-	}
-}
-
-func TestConfirmSpacing(t *testing.T) {
-	for span, want := range map[time.Duration]time.Duration{
-		time.Second:      time.Second,
-		10 * time.Second: 2500 * time.Millisecond,
-		time.Minute:      15 * time.Second,
-	} {
-		if got := (rules{emptyConfirm: span}).confirmSpacing(); got != want {
-			t.Errorf("%s: %s", span, got)
+		if got := plausible(&cfg, tc.old, tc.new, diff(tc.old, tc.new), tc.c); got != tc.want {
+			t.Errorf("%s: got %+v, want %+v", tc.name, got, tc.want)
 		}
 	}
 }
@@ -98,7 +95,7 @@ func TestConfirmSpacing(t *testing.T) {
 func TestNextIndex(t *testing.T) {
 	for _, tc := range []struct{ prev, got, want uint64 }{
 		{0, 0, 1}, {0, 1, 1}, {0, 50, 50}, {50, 50, 50}, {50, 51, 51},
-		{50, 49, 0}, {50, 0, 0}, {1, 0, 0}, {1, 1, 1}, {50, math.MaxUint64, math.MaxUint64}, {math.MaxUint64, 50, 0},
+		{50, 49, 0}, {50, 0, 0}, {1, 0, 0}, {1, 1, 1}, {50, math.MaxUint64, 0}, {50, maxIndex, 0}, {50, maxIndex - 1, maxIndex - 1}, {math.MaxUint64, 50, 0},
 	} {
 		if got := nextIndex(tc.prev, tc.got); got != tc.want {
 			t.Errorf("blocked on %d, got %d: next %d, want %d", tc.prev, tc.got, got, tc.want)

@@ -14,39 +14,74 @@ import (
 // a read for up to 7 s while there is no leader (rpc_hold_timeout).
 const readMargin = 10 * time.Second
 
-// read asks Consul once. Consul adds up to a sixteenth to the wait, to spread
-// those who wait.
-func (c *Consul) read(ctx context.Context) ([]*api.ServiceEntry, *api.QueryMeta, error) {
+// lastRead is the newest answer that was decoded.
+type lastRead struct {
+	reading
+	at time.Time
+}
+
+// read asks Consul once. A verifying read must neither block nor use the cache:
+// the agent would answer from what it has, whatever consistency is asked for.
+func (c *Consul) read(ctx context.Context) (reading, error) {
 	q, l := c.query, &c.loop
 	opts := &api.QueryOptions{
 		Datacenter: cmp.Or(q.Datacenter, c.cfg.Datacenter),
 		Filter:     q.Filter,
 		Near:       q.Near,
+		NodeMeta:   q.NodeMetaIs,
+		// Enterprise's, others answer 400.
+		Namespace: c.cfg.Namespace,
+		Partition: c.cfg.Partition,
 	}
-	limit := readMargin
-	switch {
-	case l.verify:
+	if l.verify {
 		// Not the default mode: discovery_max_stale in the agent's
 		// configuration silently turns that into a stale read.
 		opts.RequireConsistent = true
-	case l.index > 0:
-		opts.WaitIndex, opts.WaitTime = l.index, c.cfg.Wait
-		limit += c.cfg.Wait + c.cfg.Wait/16
-		opts.AllowStale = c.cfg.Stale
-	default:
-		opts.AllowStale = c.cfg.Stale
+	} else {
+		opts.AllowStale, opts.UseCache = c.cfg.Stale, c.cfg.Cached
+		if l.index > 0 {
+			opts.WaitIndex, opts.WaitTime = l.index, c.cfg.Wait
+		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	// An index belongs to a cluster. Looking at the whole answer now and then
+	// mends it if another one has come to the same.
+	known := l.index > 0 && l.index == c.last.index && c.env.Now().Sub(c.last.at) < c.cfg.Wait
+	ctx, x, end := withExchange(ctx, opts.WaitTime, known)
+	defer end()
 	// Several tags go out as several tag parameters, all of which must match.
 	entries, meta, err := c.client.Health().ServiceMultipleTags(q.Service, q.Tags, q.OnlyPassing, opts.WithContext(ctx))
 	switch {
-	case err != nil && ctx.Err() == context.DeadlineExceeded:
-		return nil, nil, fmt.Errorf("no answer within %s: %w", limit, err)
+	case err != nil && context.Cause(ctx) == errTooLate:
+		return reading{}, fmt.Errorf("no answer within %s: %w", x.timeLimit, err)
 	case err != nil:
-		return nil, nil, err
+		return reading{}, err
 	case meta.LastIndex == 0 && !meta.KnownLeader:
-		return nil, nil, errors.New("the answer has no usable X-Consul-Index header: is this address a Consul agent's?")
+		return reading{}, errors.New("the answer has no usable X-Consul-Index header: is this address a Consul agent's?")
 	}
-	return entries, meta, nil
+	a := c.last.reading
+	if !x.unchanged {
+		a = c.understand(entries)
+		a.index = meta.LastIndex
+		c.last = lastRead{a, c.env.Now()}
+	}
+	a.circumstances = circumstances{
+		Consistent:  l.verify,
+		Streaming:   meta.QueryBackend == api.QueryBackendStreaming,
+		KnownLeader: meta.KnownLeader,
+		LastContact: meta.LastContact,
+		CacheAge:    meta.CacheAge,
+		Filtered:    meta.ResultsFilteredByACLs,
+	}
+	return a, nil
+}
+
+// understand makes instances of what Consul lists.
+func (c *Consul) understand(entries []*api.ServiceEntry) reading {
+	set, odd := convert(&c.query, entries)
+	c.query.markBackups(set)
+	a := reading{set: set, odd: odd}
+	if c.query.Near != "" {
+		a.shown = byAnswer(set, entries)
+	}
+	return a
 }

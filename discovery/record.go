@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +16,9 @@ type record struct {
 	s                          Status
 	good, changed, erred       time.Time
 	failingSince, holdingSince time.Time
+	stateSince                 time.Time
+	set                        []Instance // the last that was believed
+	seeded                     bool       // from a snapshot, and by nothing since
 }
 
 // status returns the record as of now.
@@ -22,11 +26,19 @@ func (r *record) status(now time.Time) Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.s
+	if s.State == "" {
+		s.State = Unknown
+	}
+	s.StateFor = since(now, r.stateSince)
 	s.Age = since(now, r.good)
+	if s.State == Snapshot {
+		s.SnapshotAge = s.Age
+	}
 	s.SinceChange = since(now, r.changed)
 	s.LastErrorAge = since(now, r.erred)
 	s.FailingFor = since(now, r.failingSince)
 	s.HoldingFor = since(now, r.holdingSince)
+	s.DoubtsTotal = maps.Clone(s.DoubtsTotal)
 	return s
 }
 
@@ -35,6 +47,21 @@ func since(now, t time.Time) time.Duration {
 		return 0
 	}
 	return max(0, now.Sub(t))
+}
+
+func (r *record) become(now time.Time, s State) {
+	if r.s.State != s {
+		r.s.State, r.stateSince = s, now
+	}
+}
+
+// begin notes that somebody waits for the service.
+func (r *record) begin(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.s.State == "" {
+		r.become(now, Unknown)
+	}
 }
 
 // fail notes a read that failed.
@@ -47,6 +74,14 @@ func (r *record) fail(now time.Time, text string) {
 	if r.failingSince.IsZero() {
 		r.failingSince = now
 	}
+	switch {
+	case !r.s.Seen:
+		r.become(now, Unknown)
+	case r.seeded:
+		r.become(now, Snapshot)
+	default:
+		r.become(now, Failing)
+	}
 }
 
 // answer notes a read that was answered, believed or not.
@@ -58,31 +93,78 @@ func (r *record) answer(lastContact time.Duration) {
 	r.failingSince = time.Time{}
 }
 
-// hold notes an answer that was not believed.
-func (r *record) hold(now time.Time, reason string) {
+// seed notes a set of that time that was applied.
+func (r *record) seed(now, at time.Time, set []Instance) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.s.Seen, r.s.Instances = true, len(set)
+	r.set, r.good, r.seeded = set, at, true
+	r.s.UpdatesTotal++
+	r.changed = now
+	r.become(now, Snapshot)
+}
+
+// hold notes an answer that was not believed, or not all of it.
+func (r *record) hold(now time.Time, s State, doubt string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.s.HeldTotal++
 	r.s.Current = false
-	r.s.Holding = reason
+	if r.s.Doubt != doubt {
+		r.s.Doubt, r.s.Holding = doubt, reason(doubt)
+		if r.s.DoubtsTotal == nil {
+			r.s.DoubtsTotal = make(map[string]uint64)
+		}
+		r.s.DoubtsTotal[doubt]++
+	}
 	if r.holdingSince.IsZero() {
 		r.holdingSince = now
 	}
+	r.become(now, s)
+}
+
+// use notes that apply has returned from a set that is not the registry's alone.
+func (r *record) use(now time.Time, instances, unlisted int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.s.Instances, r.s.Unlisted = instances, unlisted
+	r.s.UpdatesTotal++
+	r.changed = now
+}
+
+// probed notes a round of probes.
+func (r *record) probed(alive, dead int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.s.ProbesAlive += uint64(alive)
+	r.s.ProbesDead += uint64(dead)
 }
 
 // believe notes an answer that was believed and, if it changed the set, that
 // apply has returned.
-func (r *record) believe(now time.Time, index uint64, instances, unusable int, changed bool) {
+func (r *record) believe(now time.Time, index uint64, set []Instance, unusable int, changed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.s.Seen, r.s.Current = true, true
-	r.s.Index, r.s.Instances, r.s.Unusable = index, instances, unusable
-	r.s.Holding, r.holdingSince = "", time.Time{}
-	r.good = now
+	r.s.Index, r.s.Instances, r.s.Unlisted, r.s.Unusable = index, len(set), 0, unusable
+	r.s.Holding, r.s.Doubt, r.holdingSince = "", "", time.Time{}
+	r.good, r.set, r.seeded = now, set, false
 	if changed {
 		r.s.UpdatesTotal++
 		r.changed = now
 	}
+	if len(set) == 0 {
+		r.become(now, Empty)
+	} else {
+		r.become(now, Current)
+	}
+}
+
+// believed is keeper.believed.
+func (r *record) believed() (set []Instance, index uint64, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.set, r.s.Index, r.good
 }
 
 // presentable makes an error's text fit for a line in logs, status and

@@ -42,6 +42,8 @@ type Status struct {
 	Doubt string `json:"doubt"`
 	// SnapshotAge is how old what the disk knew is, in the state snapshot, else 0.
 	SnapshotAge time.Duration `json:"snapshot_age"`
+	// Disk is what is kept of the source on disk.
+	Disk DiskStatus `json:"disk"`
 	// Datacenter is the one that answered a prepared query.
 	Datacenter string `json:"datacenter"`
 	// Fallbacks are the sources that stand behind this one, in their order.
@@ -83,16 +85,17 @@ func States() []State {
 
 // Codes of Status.Doubt.
 const (
-	doubtNoLeader = "no_leader"
-	doubtLagging  = "lagging"
-	doubtBackward = "backwards"
-	doubtFiltered = "filtered"
-	doubtEmpty    = "empty"        // nothing is listed, and that is not confirmed yet
-	doubtAlive    = "empty_alive"  // nothing is listed, but old endpoints answer
-	doubtShrunk   = "shrunk_alive" // too little is listed, and old endpoints answer
+	doubtNoLeader    = "no_leader"
+	doubtLagging     = "lagging"
+	doubtBackward    = "backwards"
+	doubtFiltered    = "filtered"
+	doubtEmpty       = "empty"        // nothing is listed, and that is not confirmed yet
+	doubtAlive       = "empty_alive"  // nothing is listed, but old endpoints answer
+	doubtShrunk      = "shrunk"       // too few are listed, and that is not confirmed yet
+	doubtShrunkAlive = "shrunk_alive" // too few are listed, and those missing answer
 )
 
 // Doubts lists every code of Status.Doubt.
 func Doubts() []string {
-	return []string{doubtNoLeader, doubtLagging, doubtBackward, doubtFiltered, doubtEmpty, doubtAlive, doubtShrunk}
+	return []string{doubtNoLeader, doubtLagging, doubtBackward, doubtFiltered, doubtEmpty, doubtAlive, doubtShrunk, doubtShrunkAlive}
 }
