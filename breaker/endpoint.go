@@ -15,6 +15,7 @@ const (
 	Bad                    // failed, and the endpoint is to blame
 	Gone                   // nothing listens there: ejected at once
 	Neutral                // says nothing of the endpoint
+	NoConn                 // Bad, for no connection could be made
 )
 
 // Endpoint is the breaker of one endpoint. All methods are safe for concurrent
@@ -36,9 +37,15 @@ type Endpoint struct {
 	dirty       atomic.Bool
 	lastFailure time.Duration
 
+	// noConn is when a connection could not be made, 0 if the last one could; while
+	// it is set, dirty is. Written under c.mu.
+	noConn atomic.Int64
+
 	ejections atomic.Uint64
-	counted   bool // holds a place in the guard; under c.mu
-	aside     bool // not eligible; under c.mu
+	last      atomic.Uint32 // cause of the last ejection
+	counted   bool          // holds a place in the guard; under c.mu
+	aside     bool          // not eligible; under c.mu
+	cause     cause         // of the ejection being made; under c.mu
 }
 
 // NewEndpoint returns a closed breaker. guard is shared by the endpoints of one
@@ -47,10 +54,10 @@ func NewEndpoint(cfg Config, guard *Guard, env Env) *Endpoint {
 	e := &Endpoint{cfg: cfg, guard: guard}
 	e.c = newCircuit(env, cfg.Window, cfg.BucketPeriod, cfg.BaseEjection, cfg.MaxEjection)
 	e.c.trip = func(n gobreaker.Counts, gone bool) bool {
-		tooMany := int(n.ConsecutiveFailures) >= cfg.ConsecutiveFailures
-		tooOften := int(n.Requests) >= cfg.MinRequests &&
-			float64(n.TotalFailures) >= cfg.FailureRatio*float64(n.Requests)
-		if gone || tooMany || tooOften {
+		if e.counted {
+			return true // Eject has a place for it
+		}
+		if e.cause = cfg.judge(n, gone); e.cause != noCause {
 			// Without a place the failures go on being counted, and the next
 			// one asks again.
 			e.counted = guard.enter(gone)
@@ -61,9 +68,31 @@ func NewEndpoint(cfg Config, guard *Guard, env Env) *Endpoint {
 	return e
 }
 
+// judge returns what the endpoint is to be ejected for after a failure that was
+// counted in n, if anything.
+func (c *Config) judge(n gobreaker.Counts, gone bool) cause {
+	switch {
+	case gone:
+		return nobodyThere
+	case int(n.ConsecutiveFailures) >= c.ConsecutiveFailures:
+		return consecutive
+	case int(n.Requests) >= c.MinRequests && float64(n.TotalFailures) >= c.FailureRatio*float64(n.Requests):
+		return ratio
+	}
+	return noCause
+}
+
 func (e *Endpoint) onChange(from, to State) {
 	switch to {
 	case Open:
+		if from == HalfOpen { // gobreaker asks nobody then
+			e.cause = byProbe
+			if e.c.force {
+				e.cause = nobodyThere
+			}
+		}
+		e.last.Store(uint32(e.cause))
+		e.guard.causes[e.cause].Add(1)
 		e.ejections.Add(1)
 	case Closed:
 		e.dirty.Store(false)
@@ -95,6 +124,9 @@ func (e *Endpoint) Report(p Probe, v Verdict, now time.Duration) {
 	c := e.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if v != Neutral {
+		e.reached(v != Gone && v != NoConn, now)
+	}
 	switch {
 	case v == Good:
 		if now-e.lastFailure > e.cfg.Window {
@@ -152,3 +184,29 @@ func (e *Endpoint) Until() time.Duration { return time.Duration(e.c.until.Load()
 
 // Ejections counts how often the endpoint was ejected.
 func (e *Endpoint) Ejections() uint64 { return e.ejections.Load() }
+
+// Unreachable reports whether the last result was that no connection could be
+// made, whatever the breaker made of it. From again on, MaxEjection after it, that
+// is old news and one request may try.
+func (e *Endpoint) Unreachable() (again time.Duration, yes bool) {
+	at := time.Duration(e.noConn.Load())
+	return at + e.cfg.MaxEjection, at != 0
+}
+
+// reached notes whether there was a connection. The caller holds c.mu.
+func (e *Endpoint) reached(yes bool, now time.Duration) {
+	again, was := e.Unreachable()
+	switch {
+	case !yes:
+		e.noConn.Store(max(1, int64(now)))
+		e.dirty.Store(true) // or the next success would not come this far
+		if was && now < again {
+			return
+		}
+	case !was:
+		return
+	default:
+		e.noConn.Store(0)
+	}
+	e.c.env.Changed()
+}

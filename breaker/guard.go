@@ -8,6 +8,7 @@ type Guard struct {
 	percent int64
 	total   atomic.Int64 // endpoints that may take requests but for ejection
 	ejected atomic.Int64
+	causes  causes // of the ejections so far
 }
 
 // NewGuard returns a guard that allows maxEjectedPercent (0 to 100) of the

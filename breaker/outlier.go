@@ -1,7 +1,10 @@
 package breaker
 
 import (
+	"cmp"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 )
 
@@ -41,4 +44,66 @@ func (c OutlierConfig) validate() error {
 		return fmt.Errorf("success_rate: min_gap is %v, allowed are 0 to 1", c.MinGap)
 	}
 	return nil
+}
+
+// Rate is what became of the requests sent to one endpoint in an interval.
+type Rate struct{ Successes, Failures uint64 }
+
+func (r Rate) requests() float64 { return float64(r.Successes) + float64(r.Failures) }
+
+func (r Rate) share() float64 { return float64(r.Successes) / r.requests() }
+
+// Outliers returns which of the endpoints fail more often than the others, the
+// worst first. Endpoints with fewer than Volume requests are neither judged nor
+// compared with, and of fewer than MinHosts with that many nobody is.
+//
+// An endpoint is an outlier when its success rate is MinGap below the median host's
+// (what is true of most is the service's fault, not theirs), and below
+//
+//	m - max(MinGap, Factor * sqrt(p * (1-p) * (1/n + 1/N)) + (1/n + 1/N) / 2)
+//
+// where n are its requests, N those of all others together, m their success rate and
+// p that of all: worse than the others by more than chance, and by enough to matter.
+// That is the two-proportion z-test with Yates's correction for continuity. Taking
+// the others' m in the place of p, uncorrected, gave five times the false alarms (1 %
+// of 100 requests at a rate of 95 %); Envoy takes the deviation between the hosts, to
+// which a bad one adds so much that one at 0 among five is found by a hair, and two
+// never.
+func (c OutlierConfig) Outliers(rates []Rate) []int {
+	if c.Factor == 0 {
+		return nil
+	}
+	var all Rate
+	var shares []float64
+	for _, r := range rates {
+		if c.enough(r) {
+			shares = append(shares, r.share())
+			all.Successes += r.Successes
+			all.Failures += r.Failures
+		}
+	}
+	if len(shares) < c.MinHosts || all.Failures == 0 {
+		return nil
+	}
+	slices.Sort(shares)
+	usual := shares[len(shares)/2] - c.MinGap
+	var low []int
+	for i, r := range rates {
+		if c.enough(r) && r.share() < usual && c.below(r, Rate{all.Successes - r.Successes, all.Failures - r.Failures}) {
+			low = append(low, i)
+		}
+	}
+	slices.SortStableFunc(low, func(i, j int) int { return cmp.Compare(rates[i].share(), rates[j].share()) })
+	return low
+}
+
+func (c OutlierConfig) enough(r Rate) bool { return r.requests() >= float64(c.Volume) }
+
+// below reports whether r is worse than the others. Both have requests.
+func (c OutlierConfig) below(r, others Rate) bool {
+	n, rest := r.requests(), others.requests()
+	p := (float64(r.Successes) + float64(others.Successes)) / (n + rest)
+	each := 1/n + 1/rest
+	chance := c.Factor*math.Sqrt(p*(1-p)*each) + each/2
+	return r.share() < others.share()-max(c.MinGap, chance)
 }

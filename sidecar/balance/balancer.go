@@ -35,6 +35,8 @@ type Balancer struct {
 	order   []*member // as Consul gave them
 	here    Place
 
+	failover failover // under mu
+
 	queue    queue
 	sleepers sync.Pool // of *blocking
 
@@ -47,6 +49,7 @@ type Balancer struct {
 	pinMissed   atomic.Uint64
 	refused     [numReasons]atomic.Uint64
 
+	outliers    outliers
 	compared    tally
 	decisions   ring // by ticket of granted
 	denials     ring
@@ -54,6 +57,12 @@ type Balancer struct {
 	serials     uint32         // given to members so far; under mu
 	gone        [ringSize]name // of members that left; under mu
 	goneCount   int            // under mu
+
+	flapped  map[string]breaker.Flap // of endpoints that left; under mu
+	forgetAt time.Duration           // when to look through it; under mu
+	events   []Event                 // not told yet; under mu
+	telling  bool                    // somebody is at it; under mu
+	panics   atomic.Uint64
 }
 
 // member is an endpoint with everything that this package keeps beside it.
@@ -64,8 +73,20 @@ type member struct {
 	gauge Gauge  // nil: none
 	pin   uint64 // see Lease.Pin
 	inst  atomic.Pointer[discovery.Instance]
-	// taking: it took requests like any other when the last snapshot was built.
-	taking bool // under Balancer.mu
+	check atomic.Pointer[CheckState]   // nil: not known
+	flap  atomic.Pointer[breaker.Flap] // nil: it never fell
+
+	// Of the newest snapshot, under Balancer.mu.
+	reason outReason
+	entry  entry
+	taking bool // requests like any other
+	served bool // has done so before
+	fallen bool // see follow
+
+	used    bool          // ready, where there are fallbacks; under Balancer.mu
+	fadeEnd time.Duration // of the fade it is in, 0: none; under Balancer.mu
+
+	tallied tallied // under Balancer.mu
 
 	serial uint32      // in records of decisions; never 0
 	alone  picker.EWMA // ShadowStatus' alone
@@ -82,12 +103,20 @@ type snapshot struct {
 	ready      []*member
 	tier       int       // the highest rank in use
 	standby    []*member // of ranks above it
+	inUse      int       // how many of ready do not fade
+	level      int       // the last tier of sources in use, see failover.go
+	levelName  string
+	levelSince time.Duration
+	failovers  uint64
 	all        []*member
 	byID       map[string]*member
 	byPin      map[uint64]*member // of those that are ready; nil unless Config.Pins
-	ignoring   bool               // panic: ejections are ignored, for all are ejected or half-open
+	ignoring   bool               // panic: health is ignored, see health.go
+	strict     map[*member]entry  // but not for these
+	listed     int                // how many endpoints there are to be healthy,
+	healthy    int                // and how many are
 	reason     Reason             // why ready is empty, when it is
-	nextExpiry time.Duration      // of the ejections running now; 0: none
+	nextExpiry time.Duration      // of the ejections and holds running now; 0: none
 	due        time.Duration      // when to build the next one if nothing changes; 0: never
 	seen       bool               // a first answer of discovery has come
 }
@@ -193,12 +222,14 @@ func (b *Balancer) Tick() time.Duration {
 	if s.shadow.due(now) {
 		s.shadow.refresh(now)
 	}
+	due := sooner(s.due, b.compare(s, now))
 	b.mu.Unlock()
+	b.tell()
 	b.grant()
-	if s.due == 0 {
+	if due == 0 {
 		return time.Hour
 	}
-	return max(time.Millisecond, s.due-b.env.Now())
+	return max(time.Millisecond, due-b.env.Now())
 }
 
 // Update takes the full set of instances as discovery knows it. Endpoints whose
@@ -209,7 +240,8 @@ func (b *Balancer) Update(instances []discovery.Instance) {
 	b.replace(instances)
 	s := b.rebuild()
 	b.mu.Unlock()
-	if s.due != 0 {
+	b.tell()
+	if s.due != 0 || b.outliers.begun.Load() {
 		b.rouse() // Run does not know of it
 	}
 	b.grant()
@@ -218,7 +250,7 @@ func (b *Balancer) Update(instances []discovery.Instance) {
 // replace makes members match the instances. The caller holds b.mu. The old
 // map stays as it is: requests read it through the snapshot.
 func (b *Balancer) replace(instances []discovery.Instance) {
-	old := b.members
+	old, now := b.members, b.env.Now()
 	b.members = make(map[string]*member, len(instances))
 	b.order = make([]*member, 0, len(instances))
 	for _, inst := range instances {
@@ -227,7 +259,9 @@ func (b *Balancer) replace(instances []discovery.Instance) {
 		}
 		m := old[inst.ID]
 		if m == nil || m.ep.Addr != inst.HostPort() {
+			before := m
 			m = b.join(inst)
+			b.heir(m, before, &inst)
 		}
 		m.inst.Store(&inst)
 		m.ep.SetWeight(inst.Weight)
@@ -239,6 +273,9 @@ func (b *Balancer) replace(instances []discovery.Instance) {
 	for id, m := range old {
 		if b.members[id] == m {
 			continue
+		}
+		if b.members[id] == nil {
+			b.leaves(m, now)
 		}
 		b.remember(m)
 		m.br.Retire()

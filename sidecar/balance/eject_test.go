@@ -214,13 +214,16 @@ func TestDeadHoldNoPlaces(t *testing.T) {
 // one of them has proved well.
 func TestPanic(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		r := newRig(t, nil)
+		r := newRig(t, func(c *Config) { c.Breaker.MaxEjectedPercent, c.PanicThreshold = 100, 0.3 })
 		r.env.Rand = func(uint32) uint32 { return 0 } // ejections last 1 s sharp
 		r.run()
 		r.Update(instances(3))
-		r.eject(0)
-		time.Sleep(100 * time.Millisecond)
-		r.eject(1)
+		for i := range 2 { // each was reached
+			for range 3 {
+				r.getAt(i).Done(bad)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
 		r.wantReady("n/2")
 		r.Update(instances(2)) // the one that was well leaves
 		r.wantReady("n/0 n/1")

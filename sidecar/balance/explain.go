@@ -22,7 +22,7 @@ type Question struct {
 type Explanation struct {
 	Service  string
 	Draining bool
-	Panic    bool // ejections are ignored
+	Panic    bool // health is ignored, see Status.Panic
 	Policy   PolicyExplanation
 	Shadow   *PolicyExplanation // nil: there is none
 	// Reason says why the policy takes no endpoint, "" if it takes one.
@@ -144,12 +144,6 @@ func (s *snapshot) wouldTake(p picker.Picker, k *Key, now time.Duration) *member
 	return nil
 }
 
-// admits reports whether the breaker of a ready endpoint would let a request
-// pass: it may have opened since the snapshot.
-func (s *snapshot) admits(m *member, now time.Duration) bool {
-	return s.ignoring || m.br.State(now) != breaker.Open
-}
-
 func vetoes(p picker.Picker, m *member, now time.Duration) bool {
 	v, ok := p.(picker.Vetoer)
 	return ok && v.Vetoes(m.ep, now)
@@ -215,7 +209,7 @@ func (m *member) candidate(s *snapshot, p picker.Picker, c *picker.Candidate, k 
 	if f, ok := p.(picker.Forecaster); ok {
 		out.Foretold, out.Foretells = f.Wait(m.ep, now), c != nil
 	}
-	why := m.why(&e, m.br.State(now), s.ignoring) // without the veto, which is one picker's own
+	why := m.why(&e, s, now) // without the veto, which is one picker's own
 	if c == nil {
 		out.Out = cmp.Or(why, m.whyNotGiven(s, p, now))
 		return out
@@ -236,11 +230,11 @@ func (m *member) candidate(s *snapshot, p picker.Picker, c *picker.Candidate, k 
 
 // whyNotGiven is why an endpoint with nothing amiss is not in the picker p.
 func (m *member) whyNotGiven(s *snapshot, p picker.Picker, now time.Duration) string {
-	switch {
-	case vetoes(p, m, now): // all of its tier were
+	if vetoes(p, m, now) { // all of its tier were
 		return vetoText(m.ep.Load())
-	case m.ep.Rank() > s.tier:
-		return s.whyStandby()
+	}
+	if why := s.whyStandby(m); why != "" {
+		return why
 	}
 	return "back at any moment" // its ejection is over, and the next snapshot has it
 }

@@ -74,6 +74,9 @@ func (l *Lease) Done(r picker.Result) {
 	m.ep.Finish(now, r)
 	m.inFlightChanged()
 	m.br.Report(l.probe, verdict(r), now)
+	if r.Outcome == picker.Failure {
+		b.failed()
+	}
 	l.probe = breaker.Probe{}
 	if b.queue.waiting.Load() > 0 {
 		b.grant()
@@ -87,6 +90,9 @@ func verdict(r picker.Result) breaker.Verdict {
 	case picker.Failure:
 		if r.Down {
 			return breaker.Gone
+		}
+		if r.NoConn {
+			return breaker.NoConn
 		}
 		return breaker.Bad
 	default:
@@ -154,7 +160,7 @@ func (b *Balancer) CanRetry(k Key) bool {
 	s := b.snap.Load()
 	for _, m := range s.ready {
 		if (k.Again || !k.Tried.Has(m.ep)) && m.ep.HasRoom() && !s.vetoes(m, now) &&
-			(s.ignoring || m.br.State(now) != breaker.Open) {
+			s.admits(m, now) {
 			return true
 		}
 	}
@@ -236,7 +242,7 @@ func (b *Balancer) reserve(s *snapshot, m *member, k *Key, now time.Duration, ho
 		return Lease{}, false
 	}
 	probe, ok := m.br.Admit(now)
-	if !ok && !s.ignoring {
+	if !ok && !s.ignores(m) {
 		m.ep.Cancel()
 		m.inFlightChanged() // who read it meanwhile saw one too many
 		return Lease{}, false
@@ -266,7 +272,7 @@ func (b *Balancer) none(s *snapshot, k *Key, now time.Duration) (Lease, Reason, 
 			}
 		}
 		// It had no room, whether or not it has now: others come and go.
-		if s.ignoring || m.br.State(now) != breaker.Open {
+		if s.admits(m, now) {
 			reason = Saturated
 		}
 	}

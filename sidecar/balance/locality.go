@@ -117,7 +117,11 @@ func (b *Balancer) Here() Place {
 // with this sidecar, their number if it shares none. Nodes and zones of other
 // datacenters are others, whatever they are called. The caller holds b.mu.
 func (b *Balancer) distance(inst *discovery.Instance) int {
-	h, prefer := b.here, b.cfg.Locality.Prefer
+	return b.cfg.Locality.distance(b.here, inst)
+}
+
+func (c *LocalityConfig) distance(h Place, inst *discovery.Instance) int {
+	prefer := c.Prefer
 	near := h.Datacenter == "" || inst.Datacenter == "" || inst.Datacenter == h.Datacenter
 	for i, p := range prefer {
 		switch {
@@ -131,10 +135,36 @@ func (b *Balancer) distance(inst *discovery.Instance) int {
 	return len(prefer)
 }
 
-// distanceName is what status calls a distance.
-func (b *Balancer) distanceName(d int) string {
-	if c := &b.cfg.Locality; len(c.Prefer) > 0 {
-		return c.names()[min(d, len(c.Prefer))]
+// align counts distances inside each tier of sources where several are used at
+// once: the nearest of each stand side by side, or a fallback that is near would
+// get everything and one that is far nothing, whatever their shares. The caller
+// holds b.mu.
+func (b *Balancer) align(ready []*member) {
+	if !b.failover.any || len(b.cfg.Locality.Prefer) == 0 {
+		return
 	}
-	return ""
+	nearest := map[int]int{} // by tier
+	for _, m := range ready {
+		inst := m.inst.Load()
+		d := b.distance(inst)
+		if was, ok := nearest[inst.Tier]; !ok || d < was {
+			nearest[inst.Tier] = d
+		}
+	}
+	for _, m := range ready {
+		inst := m.inst.Load()
+		d := b.distance(inst)
+		if len(nearest) > 1 {
+			d -= nearest[inst.Tier]
+		}
+		m.ep.SetDistance(d)
+	}
+}
+
+// distanceName is what status calls the distance of an instance.
+func (c *LocalityConfig) distanceName(here *Place, inst *discovery.Instance) string {
+	if here == nil {
+		return ""
+	}
+	return c.names()[c.distance(*here, inst)]
 }

@@ -99,6 +99,7 @@ func TestNearThenFar(t *testing.T) {
 			r := newRig(t, func(c *Config) {
 				prefer("zone")(c)
 				c.Picker.Policy, c.Locality.Zone, c.SlowStart = name, "a", 0
+				c.PanicThreshold = 0.3 // one of three is enough
 			})
 			r.run()
 			r.Update(world()[:3]) // two in the zone, one elsewhere

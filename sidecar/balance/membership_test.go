@@ -152,6 +152,9 @@ func TestNotPicked(t *testing.T) {
 		}
 		l.Done(ok)
 	}
+	if s := r.Status(); s.Panic || s.PanicHealthy != 2 || s.PanicListed != 3 {
+		t.Errorf("panic %v, %d of %d healthy", s.Panic, s.PanicHealthy, s.PanicListed)
+	}
 	for i, want := range []string{"critical", "maintenance", "draining (weight 0)", "", ""} {
 		if e := r.Status().Endpoints[i]; e.Why != want || e.Ready != (want == "") {
 			t.Errorf("endpoint %d: ready %v, why %q, want %q", i, e.Ready, e.Why, want)
@@ -159,10 +162,11 @@ func TestNotPicked(t *testing.T) {
 	}
 	// Draining lets leases end, and takes no new one.
 	held := r.getAt(4)
-	set[4].Weight, set[3].Health = 0, discovery.Critical
+	set[4].Weight, set[3].Weight, set[0].Weight = 0, 0, 0
 	r.Update(set)
 	r.refuses(NoBackends)
 	held.Done(ok)
+	set[3].Weight, set[0].Weight = 1, 1
 	set[4].Weight = 2
 	r.Update(set)
 	r.getAt(4).Done(ok)

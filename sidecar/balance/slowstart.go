@@ -3,7 +3,6 @@ package balance
 import (
 	"time"
 
-	"outrigger/breaker"
 	"outrigger/picker"
 )
 
@@ -12,17 +11,19 @@ import (
 func (c *Config) rampStep() time.Duration { return max(100*time.Millisecond, c.SlowStart/20) }
 
 // welcome begins the slow start of the endpoints that take requests now and did
-// not when the last snapshot was built: new ones, and those that return from an
-// ejection, from critical, maintenance or weight 0. Not of those in the first
-// set, which have served others all along. The caller holds b.mu.
-func (b *Balancer) welcome(now time.Duration) {
-	seen := b.snap.Load().seen
+// not when the last snapshot was built: new ones, and those that return from
+// whatever took them out. Not of those in the first set (seen is false), which
+// have served others all along, nor of those that only a panic brings back: they
+// are warm, and needed at once. Who served in a panic goes on as it is when that
+// is over. The caller holds b.mu.
+func (b *Balancer) welcome(seen bool, now time.Duration) {
 	for _, m := range b.order {
 		was := m.taking
-		m.taking = eligible(m.inst.Load()) && m.br.State(now) == breaker.Closed
-		if m.taking && !was && seen {
+		m.taking = m.entry == full
+		if m.taking && !was && seen && (m.reason == inService || !m.served) {
 			m.ep.SetRamp(now, b.cfg.SlowStart)
 		}
+		m.served = m.served || m.taking
 	}
 }
 

@@ -325,3 +325,61 @@ func TestRestless(t *testing.T) {
 		r.wantRamps("restarted", 0.1, 1, 1)
 	})
 }
+
+// TestSlowStartInPanic: who only comes back because health is ignored is warm and
+// needed, and goes on as it is when the panic ends; a panic that comes and goes begins
+// no slow start anew. Newcomers, and those whose own health returns, have theirs.
+func TestSlowStartInPanic(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.Damping.Base = 0 })
+		r.run()
+		r.Update(instances(5))
+		r.Update(sick(5, 0, 1, 2))
+		r.wantRamps("the panic begins", 1, 1, 1, 1, 1)
+		r.Update(sick(5, 1, 2))
+		r.wantRamps("the panic is over, for one that served in it", 1, 1, 1, 1, 1)
+		r.wantReady("n/0 n/3 n/4")
+		for range 5 {
+			r.Update(sick(5, 0, 1, 2))
+			r.Update(sick(5, 1, 2))
+		}
+		r.wantRamps("one comes and goes", 1, 1, 1, 1, 1)
+		r.Update(sick(5, 1))
+		r.wantRamps("one that was out without a panic", 1, 1, .1, 1, 1)
+		time.Sleep(5 * time.Second)
+		r.Update(sick(5, 0, 1, 3))
+		r.Update(sick(5, 0, 1))
+		r.wantRamps("a panic in its slow start", 1, 1, .5, 1, 1)
+		time.Sleep(time.Minute)
+
+		r.Update(sick(5, 0, 1, 2))
+		r.getAt(0).Done(down)
+		r.wantReady("n/1 n/2 n/3 n/4")
+		r.Update(append(sick(5, 1, 2, 3, 4), instance(5)))
+		r.wantReady("n/0 n/1 n/2 n/3 n/4 n/5")
+		r.wantRamps("one that nobody could connect to is well again, and a newcomer", .1, 1, 1, 1, 1, .1)
+		critical := instance(6)
+		critical.Health = discovery.Critical
+		time.Sleep(time.Minute)
+		r.Update(append(sick(5, 0, 1, 2, 3), critical))
+		r.wantRamps("a newcomer that is critical and needed", 1, 1, 1, 1, 1, .1)
+		r.Update(append(sick(5, 0, 1, 2), instance(6)))
+		r.wantRamps("its health is known to be good a moment later", 1, 1, 1, 1, 1, .1)
+	})
+}
+
+// TestSlowStartAfterACheck: an endpoint that an active check took out returns as any
+// other; the first result of a check is no return.
+func TestSlowStartAfterACheck(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.run()
+		r.Update(instances(3))
+		r.SetCheck("n/0", CheckState{Known: true, Up: true})
+		r.wantRamps("first results", 1, 1, 1)
+		r.SetCheck("n/0", CheckState{Known: true})
+		r.wantReady("n/1 n/2")
+		r.SetCheck("n/0", CheckState{Known: true, Up: true})
+		r.wantRamps("up again", .1, 1, 1)
+	})
+}

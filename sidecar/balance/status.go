@@ -17,8 +17,12 @@ type Status struct {
 	Policy   string
 	Mode     string // how the policy picks now
 	Ready    int
-	Panic    bool   // ejections are ignored, for everything is ejected
-	Reason   string // why nothing is ready, when nothing is
+	Panic    bool // health is ignored, for too few endpoints are healthy
+	// PanicHealthy of PanicListed endpoints were healthy when the ready set was last
+	// made; their share is what Config.PanicThreshold is held against.
+	PanicHealthy, PanicListed int
+	Panics                    uint64 // how often a panic began
+	Reason                    string // why nothing is ready, when nothing is
 
 	Requests, Retries, BudgetSpent uint64 // leases granted, retries among them, retries forbidden
 	// Requests that got the endpoint of their affinity, and those that did not get
@@ -32,9 +36,16 @@ type Status struct {
 	CapacityFor      time.Duration
 	CapacityTrips    uint64
 	EjectedEndpoints int
-	Shadow           *ShadowStatus // nil: there is none
-	Here             *Place        // nil: nothing is preferred for being near
-	Endpoints        []EndpointStatus
+	EjectedBy        map[string]uint64 // ejections ever, by breaker.Causes
+	Shadow           *ShadowStatus     // nil: there is none
+	Here             *Place            // nil: nothing is preferred for being near
+	// Tier is the last tier of sources that is needed, 0 for the primary, n for the
+	// n-th fallback; TierFor is for how long, and Failovers how often a later one came
+	// to be needed.
+	Tier      int
+	TierFor   time.Duration
+	Failovers uint64
+	Endpoints []EndpointStatus
 }
 
 // EndpointStatus is one endpoint's state.
@@ -42,6 +53,7 @@ type EndpointStatus struct {
 	Instance  discovery.Instance
 	Distance  string  // of Locality.Prefer what it shares with this sidecar, else "elsewhere"; "": nothing is preferred
 	Ramp      float64 // share of its weight that it counts with, below 1 in a slow start
+	Fading    bool    // it is of a tier that is not needed any more, and its Ramp sinks
 	Ready     bool
 	Why       string // why it is not ready
 	Limit     int
@@ -53,6 +65,13 @@ type EndpointStatus struct {
 	Breaker   string
 	Returns   time.Duration // until the ejection runs out
 	Ejections uint64
+	Cause     string // of the last of them, one of breaker.Causes; "": none
+	Check     CheckState
+	CheckAge  time.Duration // how long it has said so, 0: not known
+	Damped    time.Duration // until it is let in again after it fell too often
+	Flaps     float64       // falls that are not forgotten, see breaker.DampConfig
+	Falls     uint64        // all of them
+	Despite   string        // what would take it out, and is ignored in a panic: "critical", "check down", "damped", "ejected", "half-open"
 }
 
 // Status describes the balancer now.
@@ -61,7 +80,7 @@ func (b *Balancer) Status() Status {
 	st := Status{
 		Service: b.cfg.Service, Seen: s.seen, Draining: b.draining.Load(),
 		Policy: b.policy.Name(), Mode: s.picker.Mode(now),
-		Panic:    s.ignoring,
+		Panic: s.ignoring, PanicHealthy: s.healthy, PanicListed: s.listed, Panics: b.panics.Load(),
 		Requests: b.granted.Load(), Retries: b.retries.Load(), BudgetSpent: b.budgetSpent.Load(),
 		Pinned: b.pinned.Load(), PinMissed: b.pinMissed.Load(),
 		Refused:  make(map[string]uint64, numReasons),
@@ -69,8 +88,8 @@ func (b *Balancer) Status() Status {
 		Queued:   b.queue.granted.Load(),
 		TimedOut: b.queue.timedOut.Load(), Overflowed: b.queue.overflowed.Load(),
 		Capacity: b.capacity.State(now).String(), CapacityTrips: b.capacity.Trips(),
-		EjectedEndpoints: b.guard.Ejected(),
-		Shadow:           b.shadowStatus(s, now),
+		EjectedEndpoints: b.guard.Ejected(), EjectedBy: map[string]uint64{},
+		Shadow: b.shadowStatus(s, now),
 	}
 	if len(b.cfg.Locality.Prefer) > 0 {
 		here := b.Here()
@@ -79,12 +98,22 @@ func (b *Balancer) Status() Status {
 	if b.capacity.State(now) == breaker.Open {
 		st.CapacityFor = b.capacity.Until() - now
 	}
+	st.Tier, st.Failovers = s.level, s.failovers
+	if s.levelSince > 0 {
+		st.TierFor = now - s.levelSince
+	}
 	for i, name := range reasonNames {
 		st.Refused[name] = b.refused[i].Load()
 	}
+	for _, cause := range breaker.Causes() {
+		st.EjectedBy[cause] = b.guard.Ejections(cause)
+	}
 	for _, m := range s.all {
 		e := m.status(s, now)
-		e.Distance = b.distanceName(m.ep.Distance())
+		if f := m.flap.Load(); f != nil {
+			e.Falls, e.Flaps, e.Damped = f.Falls, b.cfg.Damping.Penalty(*f, now), max(0, f.Until-now)
+		}
+		e.Distance = b.cfg.Locality.distanceName(st.Here, &e.Instance)
 		if e.Ready {
 			st.Ready++
 		}
@@ -109,10 +138,10 @@ func (s *snapshot) whyNone() Reason {
 func (m *member) status(s *snapshot, now time.Duration) EndpointStatus {
 	state := m.br.State(now)
 	e := EndpointStatus{
-		Instance: *m.inst.Load(), Ramp: m.ep.Ramp(now),
+		Instance: *m.inst.Load(), Ramp: m.ep.Ramp(now), Fading: m.ep.Fading(),
 		Limit: m.ep.Limit(), InFlight: m.ep.InFlight(),
 		Totals: m.ep.Totals(), Latency: m.ep.Latency(), Load: m.ep.Load(),
-		Breaker: state.String(), Ejections: m.br.Ejections(),
+		Breaker: state.String(), Ejections: m.br.Ejections(), Cause: m.br.LastCause(),
 	}
 	if e.Load != nil {
 		e.LoadAge = now - e.Load.At
@@ -120,11 +149,17 @@ func (m *member) status(s *snapshot, now time.Duration) EndpointStatus {
 	if state == breaker.Open {
 		e.Returns = m.br.Until() - now
 	}
-	if e.Why = m.why(&e, state, s.ignoring); e.Why == "" && s.vetoes(m, now) {
+	if c := m.check.Load(); c != nil && c.Known {
+		e.Check, e.CheckAge = *c, max(0, now-c.Since)
+	}
+	if out := m.out(now); out.listed() && s.ignores(m) {
+		e.Despite = outNames[out]
+	}
+	if e.Why = m.why(&e, s, now); e.Why == "" && s.vetoes(m, now) {
 		e.Why = vetoText(e.Load)
 	}
-	if e.Why == "" && m.ep.Rank() > s.tier {
-		e.Why = s.whyStandby()
+	if e.Why == "" {
+		e.Why = s.whyStandby(m)
 	}
 	e.Ready = e.Why == ""
 	return e
@@ -141,21 +176,41 @@ func vetoText(l *picker.Load) string {
 	return "left out by the policy"
 }
 
-// why says in a few words why an endpoint is not ready, "" if it is.
-func (m *member) why(e *EndpointStatus, state breaker.State, ignoring bool) string {
-	switch {
-	case e.Instance.Health > discovery.Warning:
-		return e.Instance.Health.String() // also in maintenance, when the weight is 0
-	case !eligible(&e.Instance):
-		return "draining (weight 0)"
-	case ignoring && m.ep.HasRoom():
-		return ""
-	case state == breaker.Open:
-		return fmt.Sprintf("ejected, back in %.1f s", e.Returns.Seconds())
-	case !m.ep.HasRoom() && state == breaker.HalfOpen:
-		return "half-open, waiting for its probe"
-	case !m.ep.HasRoom():
-		return fmt.Sprintf("at its limit of %d", e.Limit)
+// why says in a few words why an endpoint is not ready, "" if it is, but for the
+// picker's veto.
+func (m *member) why(e *EndpointStatus, s *snapshot, now time.Duration) string {
+	out := m.out(now)
+	ignored := out.listed() && s.ignores(m)
+	text := m.outText(out, e, now)
+	if _, yes := m.unreachable(now); yes && s.ignoring && text != "" {
+		text += ", and nobody could connect" // or it would be in
 	}
-	return ""
+	switch {
+	case text != "" && !ignored && s.strict[m] != oneByOne:
+		return text
+	case m.ep.HasRoom():
+		return ""
+	case out == halfOpen && !ignored:
+		return "half-open, waiting for its probe"
+	case text != "" && !ignored:
+		return text + ": one request tries"
+	}
+	return fmt.Sprintf("at its limit of %d", e.Limit)
+}
+
+// outText says why an endpoint is out. One that is half-open has its turn.
+func (m *member) outText(out outReason, e *EndpointStatus, now time.Duration) string {
+	switch out {
+	case inService, halfOpen:
+		return ""
+	case weightZero:
+		return "draining (weight 0)"
+	case checkDown:
+		return fmt.Sprintf("active check: %.80s", e.Check.Error)
+	case damped:
+		return fmt.Sprintf("damped for changing state too often, back in %.1f s", max(0, m.flap.Load().Until-now).Seconds())
+	case ejected:
+		return fmt.Sprintf("ejected, back in %.1f s", e.Returns.Seconds())
+	}
+	return outNames[out]
 }

@@ -130,10 +130,13 @@ func TestPanicTakesAll(t *testing.T) {
 		set := tiered(1, 1)
 		set[1].Health = discovery.Critical
 		r.Update(set)
-		r.wantReady("n/0")
-		if !r.Status().Panic {
-			t.Error("no panic with all that is there ejected")
+		// Nobody could connect to the first.
+		r.wantReady("n/1")
+		if s := r.Status(); !s.Panic || s.Endpoints[1].Despite != "critical" {
+			t.Errorf("panic %v, despite %q", s.Panic, s.Endpoints[1].Despite)
 		}
+		r.eject0(r.getAt(1)) // and now to neither: there are no others
+		r.wantReady("n/0 n/1")
 		r.getAt(0).Done(ok)
 	})
 }

@@ -200,7 +200,7 @@ func (c *conn) forHead(now time.Duration) time.Duration {
 
 func (c *conn) dialFailed(err error) (step, failure) {
 	f := failure{again: c.s.cfg.Retry.ConnectFailure}
-	r := picker.Result{Outcome: picker.Failure, Down: nobodyThere(err)}
+	r := picker.Result{Outcome: picker.Failure, Down: nobodyThere(err), NoConn: true}
 	switch {
 	case c.isGone():
 		r, f = picker.Result{Outcome: picker.Ignore}, failure{}
