@@ -201,6 +201,9 @@ func statusTable(doc *admin.StatusDoc, addr string) []byte {
 		state = "not ready, discovery has not answered yet about: " + strings.Join(doc.WaitingFor, ", ")
 	}
 	p.line("outrigger %s at %s, up %s, %s", doc.Version, addr, statusAge(doc.UptimeSeconds), state)
+	if doc.Consul != nil {
+		p.line("consul: %s", statusConsul(doc.Consul))
+	}
 	for i := range doc.Services {
 		p.line("")
 		p.service(&doc.Services[i])
@@ -214,14 +217,17 @@ func (p *statusPage) service(s *admin.ServiceDoc) {
 		flags = ", DRAINING"
 	}
 	if s.Panic {
-		flags += ", PANIC: every endpoint is ejected, so all are tried"
+		flags += fmt.Sprintf(", PANIC: %d of %d endpoints healthy, so health is ignored", s.EndpointsHealthy, s.EndpointsListed)
 	}
 	if s.WhyNoneReady != "" {
 		flags += ", NONE READY: " + s.WhyNoneReady
 	}
 	p.line("%s on %s, %s: %s; %d of %d ready%s", s.Name, s.Listen, s.Policy, s.Mode, s.EndpointsReady, s.EndpointsTotal, flags)
 	if d := s.Discovery; d != nil {
-		p.line("  discovery  %s", statusDiscovery(d))
+		p.discovery(d)
+	}
+	if s.Tier != "" {
+		p.line("  tier       %s", statusTier(s))
 	}
 	capacity := s.Capacity.State
 	if left := s.Capacity.OpenForSeconds; left != nil {
@@ -231,6 +237,9 @@ func (p *statusPage) service(s *admin.ServiceDoc) {
 		s.Capacity.TripsTotal, s.Queue.Waiting, s.Queue.ServedTotal, s.Queue.OverflowedTotal, s.Queue.TimedOutTotal)
 	p.line("  requests   %d sent, %d of them retries, %d retries denied; own 503s: %s",
 		s.AttemptsTotal, s.RetriesTotal, s.RetriesDeniedTotal, statusCounts(s.RefusedTotal))
+	if ejections := statusCounts(s.EjectionsByReasonTotal); ejections != "none" || s.PanicsTotal > 0 {
+		p.line("  ejections  %s; panics: %d", ejections, s.PanicsTotal)
+	}
 	if s.PinnedTotal+s.PinMissedTotal > 0 {
 		p.line("  affinity   %d pinned, %d not at once where they belong", s.PinnedTotal, s.PinMissedTotal)
 	}
@@ -256,6 +265,9 @@ func (p *statusPage) service(s *admin.ServiceDoc) {
 	if s.Here != nil {
 		rows[0] = append(rows[0], "DISTANCE")
 	}
+	if s.Tier != "" {
+		rows[0] = append(rows[0], "TIER")
+	}
 	for i := range s.Endpoints {
 		row := statusRow(&s.Endpoints[i])
 		if atBackend {
@@ -264,33 +276,15 @@ func (p *statusPage) service(s *admin.ServiceDoc) {
 		if s.Here != nil {
 			row = append(row, cmp.Or(s.Endpoints[i].Distance, "-"))
 		}
+		if s.Tier != "" {
+			row = append(row, cmp.Or(s.Endpoints[i].Tier, "primary"))
+		}
 		rows = append(rows, row)
 	}
 	p.table(rows)
 }
 
-func statusDiscovery(d *admin.DiscoveryDoc) string {
-	text := "no answer yet"
-	if d.Seen && d.AgeSeconds != nil {
-		text = fmt.Sprintf("%d instances, index %d, answered %s ago", d.Instances, d.Index, statusAge(*d.AgeSeconds))
-	}
-	if d.Unusable > 0 {
-		text += fmt.Sprintf(", %d registrations unusable", d.Unusable)
-	}
-	if d.Holding != "" && d.HoldingForSeconds != nil {
-		text += fmt.Sprintf("; HOLDING the set for %s: %s", statusAge(*d.HoldingForSeconds), d.Holding)
-	}
-	if d.FailingForSeconds != nil {
-		text += fmt.Sprintf("; FAILING for %s: %s", statusAge(*d.FailingForSeconds), d.LastError)
-	}
-	return text
-}
-
 func statusRow(e *admin.EndpointDoc) []string {
-	state := "ready"
-	if !e.Ready {
-		state = e.Why
-	}
 	weight := strconv.Itoa(e.Weight)
 	if e.SlowStart != nil {
 		weight += fmt.Sprintf(" at %.0f%%", *e.SlowStart*100)
@@ -309,9 +303,12 @@ func statusRow(e *admin.EndpointDoc) []string {
 	breaker := e.Breaker.State
 	if e.Breaker.EjectionsTotal > 0 {
 		breaker += fmt.Sprintf(", ejected %dx", e.Breaker.EjectionsTotal)
+		if why := e.Breaker.LastReason; why != "" {
+			breaker += " (" + why + ")"
+		}
 	}
 	return []string{
-		e.ID, e.Address, weight, e.Health, state, inFlight,
+		e.ID, e.Address, weight, statusHealth(e), statusState(e), inFlight,
 		strconv.FormatUint(e.RequestsTotal, 10), strconv.FormatUint(e.FailuresTotal, 10),
 		latency, cpu, mem, statusFigures(e), breaker,
 	}

@@ -36,6 +36,8 @@ type Service struct {
 	Traffic   func() Traffic
 	Agents    func(id string) AgentStatus // by endpoint ID
 	Loads     func() Loads
+	Checks    func(id string) Check // by endpoint ID; nil: there are no active checks
+	Snapshots func() Snapshots      // nil: nothing is kept on disk
 }
 
 // Loads counts what is told of endpoints besides the answers to polls, and what this
@@ -94,6 +96,8 @@ type Options struct {
 	Version  string
 	Log      hclog.Logger     // nil: no log
 	Now      func() time.Time // nil: time.Now
+	// Consul tells of the connections to it; nil: no service uses Consul.
+	Consul func() Consul
 	// Draining reports that the sidecar is shutting down. nil: it never is.
 	Draining func() bool
 }

@@ -16,6 +16,7 @@ type StatusDoc struct {
 	Ready      bool         `json:"ready"`
 	WaitingFor []string     `json:"waiting_for,omitempty"`
 	Draining   bool         `json:"draining"`
+	Consul     *ConsulDoc   `json:"consul,omitempty"` // absent: no service uses it
 	Services   []ServiceDoc `json:"services"`
 }
 
@@ -32,13 +33,33 @@ type ServiceDoc struct {
 	Policy   string `json:"policy"`
 	Mode     string `json:"mode"` // how the policy picks now
 	Draining bool   `json:"draining"`
-	// Panic: every endpoint is ejected, so ejections are ignored.
+	// Panic: too few endpoints are healthy, so health is ignored.
 	Panic bool `json:"panic"`
+	// PanicHealthyShare of the listed endpoints is healthy: below panic_threshold
+	// there is a panic. Absent where none is listed.
+	PanicHealthyShare *float64 `json:"panic_healthy_share,omitempty"`
+	PanicsTotal       uint64   `json:"panics_total"` // how often one began
 
-	EndpointsTotal   int    `json:"endpoints_total"`
-	EndpointsReady   int    `json:"endpoints_ready"`
-	EndpointsEjected int    `json:"endpoints_ejected"`
+	EndpointsTotal   int `json:"endpoints_total"`
+	EndpointsReady   int `json:"endpoints_ready"`
+	EndpointsEjected int `json:"endpoints_ejected"`
+	// Of those that are neither draining nor in maintenance: how many there are, and
+	// how many of them Consul, checks, ejection and damping let through.
+	EndpointsListed  int    `json:"endpoints_listed"`
+	EndpointsHealthy int    `json:"endpoints_healthy"`
 	WhyNoneReady     string `json:"why_none_ready,omitempty"` // an Outrigger-Reason
+
+	// Tier is the last source whose endpoints are needed: primary, or the name of a
+	// fallback; absent where there is none. FailoversTotal is how often a later one
+	// came into use.
+	Tier           string   `json:"tier,omitempty"`
+	TierForSeconds *float64 `json:"tier_for_seconds,omitempty"`
+	FailoversTotal uint64   `json:"failovers_total"`
+
+	// Ejections by reason: consecutive (failures in a row), ratio (share of its
+	// requests), unreachable, success_rate (against the others), probe (failed the
+	// try whether an ejection is over). They count endpoints that have left too.
+	EjectionsByReasonTotal map[string]uint64 `json:"ejections_by_reason_total"`
 
 	// AttemptsTotal counts leases: a request sent to an endpoint, and sent again.
 	AttemptsTotal      uint64 `json:"attempts_total"`
@@ -103,34 +124,6 @@ type CapacityDoc struct {
 	TripsTotal     uint64   `json:"trips_total"`
 }
 
-// DiscoveryDoc is how Consul (or another source) answers.
-type DiscoveryDoc struct {
-	Seen      bool   `json:"seen"`      // there was a first answer
-	Current   bool   `json:"current"`   // the last read was answered and believed
-	Instances int    `json:"instances"` // in the set in use
-	Unusable  int    `json:"unusable"`  // registrations left out of it
-	Index     uint64 `json:"index"`     // of the last believed answer
-
-	// Since the last believed answer, and since the set changed; absent until seen.
-	AgeSeconds         *float64 `json:"age_seconds,omitempty"`
-	SinceChangeSeconds *float64 `json:"since_change_seconds,omitempty"`
-	// How far behind its leader the answering server was.
-	LastContactSeconds *float64 `json:"last_contact_seconds,omitempty"`
-
-	LastError           string   `json:"last_error,omitempty"` // kept after recovery
-	LastErrorAgeSeconds *float64 `json:"last_error_age_seconds,omitempty"`
-	FailingForSeconds   *float64 `json:"failing_for_seconds,omitempty"` // absent: not failing
-	// Holding says why the newest answer is not believed and the set before it
-	// kept; absent: it is believed.
-	Holding           string   `json:"holding,omitempty"`
-	HoldingForSeconds *float64 `json:"holding_for_seconds,omitempty"`
-
-	AnswersTotal uint64 `json:"answers_total"`
-	ErrorsTotal  uint64 `json:"errors_total"`
-	HeldTotal    uint64 `json:"held_total"`
-	UpdatesTotal uint64 `json:"updates_total"`
-}
-
 // TrafficDoc is what clients got. The classes are "1xx" to "5xx".
 type TrafficDoc struct {
 	ConnectionsOpen          int64  `json:"connections_open"`
@@ -159,10 +152,26 @@ type EndpointDoc struct {
 	Ready      bool   `json:"ready"`
 	Why        string `json:"why_not_ready,omitempty"`
 
+	// Despite names what would take it out, and is ignored in a panic: critical, check
+	// down, damped, ejected or half-open.
+	Despite string `json:"despite,omitempty"`
+
 	Backup bool `json:"backup,omitempty"`
+	// Tier names the fallback source that it is of; absent: the primary.
+	Tier string `json:"tier,omitempty"`
+	// Unlisted: the registry does not list it any more, and it is kept because it
+	// answers.
+	Unlisted bool `json:"unlisted,omitempty"`
 	// Distance is what it shares with this sidecar (node, zone, datacenter or
 	// elsewhere); absent: nothing is preferred.
 	Distance string `json:"distance,omitempty"`
+	// DampedForSeconds is how long it is still kept out for having changed its state
+	// too often; absent: it is not.
+	DampedForSeconds *float64 `json:"damped_for_seconds,omitempty"`
+	// Flaps are its falls (critical, check down, left) as they are remembered, half of
+	// them after half_life; absent: none. FallsTotal counts all.
+	Flaps      *float64 `json:"flaps,omitempty"`
+	FallsTotal uint64   `json:"falls_total"`
 	// SlowStart is the share of its weight that it counts with; absent: all.
 	SlowStart *float64 `json:"slow_start,omitempty"`
 
@@ -180,6 +189,8 @@ type EndpointDoc struct {
 	// Moving average of the time to the first byte of successful answers.
 	LatencySeconds *float64 `json:"latency_ewma_seconds,omitempty"`
 
+	Check *CheckDoc `json:"check,omitempty"` // absent: there are no active checks of it
+
 	Breaker EndpointBreakerDoc `json:"breaker"`
 	Agent   *AgentDoc          `json:"agent,omitempty"`   // absent: it has none
 	Figures *FiguresDoc        `json:"figures,omitempty"` // absent: none came yet
@@ -190,6 +201,18 @@ type EndpointBreakerDoc struct {
 	State            string   `json:"state"`                        // closed, open, half-open
 	ReturnsInSeconds *float64 `json:"returns_in_seconds,omitempty"` // while open
 	EjectionsTotal   uint64   `json:"ejections_total"`
+	LastReason       string   `json:"last_reason,omitempty"` // of the last ejection, as in ejections_by_reason_total
+}
+
+// CheckDoc is what the active checks of an endpoint came to.
+type CheckDoc struct {
+	State          string   `json:"state"`                  // unknown, up, down
+	ForSeconds     *float64 `json:"for_seconds,omitempty"`  // absent while unknown
+	Error          string   `json:"error,omitempty"`        // why the last one failed; absent: it did not
+	TookSeconds    *float64 `json:"took_seconds,omitempty"` // by the last one
+	SuccessesTotal uint64   `json:"successes_total"`
+	FailuresTotal  uint64   `json:"failures_total"`
+	UnmadeTotal    uint64   `json:"unmade_total"` // without a verdict, for a reason of ours
 }
 
 // AgentDoc is what the polls of an endpoint's agent came to.

@@ -15,7 +15,7 @@ type ExplainDoc struct {
 	Service  string    `json:"service"`
 	Time     time.Time `json:"time"`
 	Draining bool      `json:"draining"`
-	Panic    bool      `json:"panic"` // every endpoint is ejected, so ejections are ignored
+	Panic    bool      `json:"panic"` // too few endpoints are healthy, so health is ignored
 
 	// Pick is the ID of the endpoint that a pick made now took, absent if it took
 	// none. Chance has its part in most policies: the next may take another.
@@ -101,7 +101,7 @@ type DecisionDoc struct {
 	Queued bool `json:"queued,omitempty"` // it had waited for a slot
 	Pinned bool `json:"pinned,omitempty"` // by affinity, not by the policy
 	Probe  bool `json:"probe,omitempty"`  // to find out whether an ejection is over
-	Panic  bool `json:"panic,omitempty"`  // while ejections were ignored
+	Panic  bool `json:"panic,omitempty"`  // while health was ignored
 	Again  bool `json:"again,omitempty"`  // at an endpoint tried before, for want of another
 	// ShadowDiffers says that the shadow would have taken another endpoint, or
 	// none; absent: there was none to compare with.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
 
 	"outrigger/discovery"
 	"outrigger/sidecar/balance"
@@ -36,7 +37,10 @@ func (s *Server) register() error {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		build, ready, s.newDurations(),
-		&collector{services: s.o.Services, perService: serviceMetrics(), perEndpoint: endpointMetrics()},
+		&collector{
+			services: s.o.Services, perService: serviceMetrics(), perEndpoint: endpointMetrics(),
+			consul: s.o.Consul, shared: consulMetrics(),
+		},
 	} {
 		if err := s.registry.Register(c); err != nil {
 			return err
@@ -87,56 +91,35 @@ func (s *Server) Observe(service string) func(status int, took time.Duration) {
 	}
 }
 
-// metric is one metric and how to read it from a T. read hands every value to
-// emit; a value that is not known is negative and not exported.
-type metric[T any] struct {
-	desc *prometheus.Desc
-	kind prometheus.ValueType
-	read func(from T, emit func(v float64, labels ...string))
-}
-
-// table collects the metrics of a T. base are the labels that all have.
-type table[T any] struct {
-	base []string
-	rows []metric[T]
-}
-
-func (t *table[T]) add(kind prometheus.ValueType, name, help string, read func(T) float64) {
-	t.addBy(kind, "", name, help, func(from T, emit func(float64, ...string)) { emit(read(from)) })
-}
-
-// addBy adds a metric with one more label.
-func (t *table[T]) addBy(kind prometheus.ValueType, label, name, help string,
-	read func(from T, emit func(float64, ...string))) {
-	labels := t.base[:len(t.base):len(t.base)]
-	if label != "" {
-		labels = append(labels, label)
-	}
-	t.rows = append(t.rows, metric[T]{prometheus.NewDesc(prefix+name, help, labels, nil), kind, read})
-}
-
 // serviceView and endpointView are what metrics are read from, taken once per scrape.
 type serviceView struct {
 	balance.Status
 	discovery *discovery.Status
 	traffic   *Traffic
 	loads     *Loads
+	snapshots *Snapshots
 }
 
 type endpointView struct {
 	*balance.EndpointStatus
 	agent AgentStatus
+	check Check
 }
 
 // collector reads the services when it is scraped. It has no state.
 type collector struct {
 	services    []Service
+	consul      func() Consul // nil: none
+	shared      []metric[Consul]
 	perService  []metric[serviceView]
 	perEndpoint []metric[endpointView]
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, m := range c.shared {
+		out <- m.desc
+	}
 	for _, m := range c.perService {
 		out <- m.desc
 	}
@@ -147,6 +130,9 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
+	if c.consul != nil {
+		export(out, c.shared, c.consul(), nil)
+	}
 	for _, sv := range c.services {
 		v := serviceView{Status: sv.Status()}
 		if sv.Discovery != nil {
@@ -161,30 +147,21 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			l := sv.Loads()
 			v.loads = &l
 		}
-		export(out, c.perService, v, sv.Name)
-		for i := range v.Endpoints {
-			e := endpointView{EndpointStatus: &v.Endpoints[i]}
+		if sv.Snapshots != nil {
+			n := sv.Snapshots()
+			v.snapshots = &n
+		}
+		export(out, c.perService, v, []*dto.LabelPair{pair("service", sv.Name)})
+		for _, named := range byLabel(v.Endpoints) {
+			e := endpointView{EndpointStatus: named.status}
 			if sv.Agents != nil {
 				e.agent = sv.Agents(e.Instance.ID)
 			}
-			export(out, c.perEndpoint, e, sv.Name, strings.ToValidUTF8(e.Instance.ID, "\ufffd"))
+			if sv.Checks != nil {
+				e.check = sv.Checks(e.Instance.ID)
+			}
+			export(out, c.perEndpoint, e, []*dto.LabelPair{pair("endpoint", named.label), pair("service", sv.Name)})
 		}
-	}
-}
-
-func export[T any](out chan<- prometheus.Metric, rows []metric[T], from T, base ...string) {
-	base = base[:len(base):len(base)]
-	for _, m := range rows {
-		m.read(from, func(v float64, labels ...string) {
-			if !(v >= 0) {
-				return
-			}
-			pm, err := prometheus.NewConstMetric(m.desc, m.kind, v, append(base, labels...)...)
-			if err != nil {
-				pm = prometheus.NewInvalidMetric(m.desc, err)
-			}
-			out <- pm
-		})
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 func endpointMetrics() []metric[endpointView] {
 	t := &table[endpointView]{base: []string{"service", "endpoint"}}
 	trafficOfEndpoint(t)
+	checksOfEndpoint(t)
+	dampingOfEndpoint(t)
 	figuresOfEndpoint(t)
 	return t.rows
 }
@@ -32,10 +34,10 @@ func trafficOfEndpoint(t *table[endpointView]) {
 	t.addBy(counter, "outcome", "endpoint_requests_total",
 		"Requests that ended, by outcome: drop is the endpoint saying that it is overloaded, ignore says nothing of it (the client left).",
 		func(v view, emit func(float64, ...string)) {
-			emit(float64(v.Totals.Successes), picker.Success.String())
+			emit(float64(v.Totals.Drops), picker.Drop.String()) // sorted: see byLabel
 			emit(float64(v.Totals.Failures), picker.Failure.String())
-			emit(float64(v.Totals.Drops), picker.Drop.String())
 			emit(float64(v.Totals.Ignored), picker.Ignore.String())
+			emit(float64(v.Totals.Successes), picker.Success.String())
 		})
 	t.add(gauge, "endpoint_latency_ewma_seconds", "Moving average of the time to the first byte of successful answers; absent before the first.",
 		func(v view) float64 {
@@ -48,6 +50,49 @@ func trafficOfEndpoint(t *table[endpointView]) {
 		func(v view, emit func(float64, ...string)) { states(v.Breaker, emit) })
 	t.add(counter, "endpoint_ejections_total", "How often the endpoint was ejected.",
 		func(v view) float64 { return float64(v.Ejections) })
+}
+
+// checksOfEndpoint lists what active checks came to.
+func checksOfEndpoint(t *table[endpointView]) {
+	t.add(gauge, "endpoint_check_up", "1 while the endpoint's active checks say that it is up; absent before the first says anything.",
+		func(v endpointView) float64 {
+			switch v.check.State {
+			case checkUp:
+				return 1
+			case checkDown:
+				return 0
+			}
+			return unknown
+		})
+	t.addBy(counter, "result", "endpoint_checks_total",
+		"Active checks of the endpoint: unmade ones have no verdict, for a reason of the sidecar's own.",
+		func(v endpointView, emit func(float64, ...string)) {
+			if v.check.Checked {
+				emit(float64(v.check.Failures), "failure")
+				emit(float64(v.check.Successes), "success")
+				emit(float64(v.check.Unmade), "unmade")
+			}
+		})
+	t.add(gauge, "endpoint_check_seconds", "Duration of the endpoint's last active check.",
+		func(v endpointView) float64 {
+			if !v.check.Checked || v.check.Took <= 0 {
+				return unknown
+			}
+			return v.check.Took.Seconds()
+		})
+}
+
+// dampingOfEndpoint lists what keeps out an endpoint that changes its state often.
+func dampingOfEndpoint(t *table[endpointView]) {
+	t.add(counter, "endpoint_flaps_total", "How often the endpoint fell: critical, check down or gone.",
+		func(v endpointView) float64 { return float64(v.Falls) })
+	t.add(gauge, "endpoint_damped_seconds", "Time for which the endpoint is still kept out because it fell too often; absent when it is not.",
+		func(v endpointView) float64 {
+			if v.Damped <= 0 {
+				return unknown
+			}
+			return v.Damped.Seconds()
+		})
 }
 
 func figuresOfEndpoint(t *table[endpointView]) {

@@ -4,7 +4,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"outrigger/breaker"
-	"outrigger/discovery"
 	"outrigger/picker"
 	"outrigger/sidecar/balance"
 )
@@ -23,6 +22,9 @@ func serviceMetrics() []metric[serviceView] {
 	balanceMetrics(t)
 	shadowMetrics(t)
 	discoveryMetrics(t)
+	doubtMetrics(t)
+	fallbackMetrics(t)
+	snapshotMetrics(t)
 	trafficMetrics(t)
 	loadMetrics(t)
 	return t.rows
@@ -36,8 +38,32 @@ func balanceMetrics(t *table[serviceView]) {
 		func(v view) float64 { return float64(v.Ready) })
 	t.add(gauge, "service_endpoints_ejected", "Endpoints whose breaker keeps them out.",
 		func(v view) float64 { return float64(v.EjectedEndpoints) })
-	t.add(gauge, "service_panic", "1 while ejections are ignored because every endpoint is ejected.",
+	t.addBy(counter, "reason", "service_ejections_total",
+		"Ejections of the service's endpoints, those that left among them, by what they were for.",
+		func(v view, emit func(float64, ...string)) {
+			for _, cause := range breaker.Causes() {
+				emit(float64(v.EjectedBy[cause]), cause)
+			}
+		})
+	t.add(gauge, "service_panic", "1 while health is ignored because too few endpoints are healthy.",
 		func(v view) float64 { return truth(v.Panic) })
+	t.add(counter, "service_panics_total", "How often health began to be ignored.",
+		func(v view) float64 { return float64(v.Panics) })
+	t.add(gauge, "service_endpoints_listed", "Endpoints that are neither draining nor in maintenance.",
+		func(v view) float64 { return float64(v.PanicListed) })
+	t.add(gauge, "service_endpoints_healthy", "Listed endpoints that Consul, active checks, ejection and damping let through.",
+		func(v view) float64 { return float64(v.PanicHealthy) })
+	t.addBy(gauge, "name", "service_tier", "1 for the last source whose endpoints are needed: primary or a fallback; absent where there is no fallback.",
+		func(v view, emit func(float64, ...string)) {
+			if v.discovery == nil || len(v.discovery.Fallbacks) == 0 {
+				return
+			}
+			for i, name := range tiers(v.discovery) {
+				emit(truth(i == v.Tier), name)
+			}
+		})
+	t.add(counter, "service_failovers_total", "How often endpoints of a fallback, or of a further one, came into use.",
+		func(v view) float64 { return float64(v.Failovers) })
 	t.add(gauge, "service_draining", "1 while new requests are turned away for the shutdown.",
 		func(v view) float64 { return truth(v.Draining) })
 	t.add(counter, "service_attempts_total", "Requests sent to an endpoint, each retry counting again.",
@@ -98,46 +124,6 @@ func shadowMetrics(t *table[serviceView]) {
 		})
 }
 
-func discoveryMetrics(t *table[serviceView]) {
-	add := func(kind prometheus.ValueType, name, help string, read func(*discovery.Status) float64) {
-		t.add(kind, "discovery_"+name, help, func(v serviceView) float64 {
-			if v.discovery == nil {
-				return unknown
-			}
-			return read(v.discovery)
-		})
-	}
-	// onceSeen is for what has no meaning before the first answer.
-	onceSeen := func(read func(*discovery.Status) float64) func(*discovery.Status) float64 {
-		return func(d *discovery.Status) float64 {
-			if !d.Seen {
-				return unknown
-			}
-			return read(d)
-		}
-	}
-	type status = *discovery.Status
-	add(gauge, "seen", "1 once discovery gave a first answer.", func(d status) float64 { return truth(d.Seen) })
-	add(gauge, "current", "1 while the last read was answered and believed.", func(d status) float64 { return truth(d.Current) })
-	add(gauge, "instances", "Instances in the set in use.", onceSeen(func(d status) float64 { return float64(d.Instances) }))
-	add(gauge, "unusable_instances", "Registrations left out of the set: bad address, no port, double ID.",
-		onceSeen(func(d status) float64 { return float64(d.Unusable) }))
-	add(gauge, "index", "Consul's index of the last believed answer.", onceSeen(func(d status) float64 { return float64(d.Index) }))
-	add(gauge, "age_seconds", "Time since the last believed answer. Grows to the wait of a blocking query with nothing amiss; see discovery_current.",
-		onceSeen(func(d status) float64 { return d.Age.Seconds() }))
-	add(gauge, "last_change_age_seconds", "Time since the set changed.", onceSeen(func(d status) float64 { return d.SinceChange.Seconds() }))
-	add(gauge, "last_contact_seconds", "How far behind its leader the answering Consul server was.",
-		onceSeen(func(d status) float64 { return d.LastContact.Seconds() }))
-	add(gauge, "failing_seconds", "Time since reads began to fail, 0 when they do not.", func(d status) float64 { return d.FailingFor.Seconds() })
-	add(gauge, "holding", "1 while an answer is not believed and the last good set kept.", func(d status) float64 { return truth(d.Holding != "") })
-	add(gauge, "holding_seconds", "Time since the last good set is kept against an answer, 0 when it is not.",
-		func(d status) float64 { return d.HoldingFor.Seconds() })
-	add(counter, "answers_total", "Reads that were answered.", func(d status) float64 { return float64(d.AnswersTotal) })
-	add(counter, "errors_total", "Reads that failed.", func(d status) float64 { return float64(d.ErrorsTotal) })
-	add(counter, "held_answers_total", "Answers that were not believed.", func(d status) float64 { return float64(d.HeldTotal) })
-	add(counter, "updates_total", "Changes of the set.", func(d status) float64 { return float64(d.UpdatesTotal) })
-}
-
 func trafficMetrics(t *table[serviceView]) {
 	add := func(kind prometheus.ValueType, name, help string, read func(*Traffic) float64) {
 		t.add(kind, name, help, func(v serviceView) float64 {
@@ -193,7 +179,7 @@ func trafficMetrics(t *table[serviceView]) {
 // states writes a breaker's state as Prometheus writes enums: one series for
 // each, and 1 for the one that holds.
 func states(now string, emit func(float64, ...string)) {
-	for _, s := range []breaker.State{breaker.Closed, breaker.Open, breaker.HalfOpen} {
+	for _, s := range []breaker.State{breaker.Closed, breaker.HalfOpen, breaker.Open} {
 		emit(truth(s.String() == now), s.String())
 	}
 }

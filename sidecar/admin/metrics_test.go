@@ -1,9 +1,11 @@
 package admin
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"math"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"outrigger/breaker"
 	"outrigger/discovery"
 	"outrigger/picker"
 	"outrigger/sidecar/balance"
@@ -81,6 +84,10 @@ func TestMetrics(t *testing.T) {
 		service_endpoints_ready{service="web"} 1
 		service_endpoints_ejected{service="web"} 1
 		service_panic{service="web"} 0
+		service_panics_total{service="web"} 0
+		service_failovers_total{service="web"} 0
+		service_endpoints_listed{service="web"} 3
+		service_endpoints_healthy{service="web"} 1
 		service_draining{service="web"} 0
 		service_attempts_total{service="web"} 3
 		service_retries_total{service="web"} 0
@@ -143,6 +150,20 @@ func TestMetrics(t *testing.T) {
 		endpoint_agent_receive_bytes_per_second{endpoint="n/good",service="web"} 0
 		endpoint_agent_pressure_ratio{endpoint="n/good",service="web",stall="cpu_some"} 0.5
 		endpoint_agent_pressure_ratio{endpoint="n/good",service="web",stall="memory_full"} 0`)
+	add(`
+		discovery_unlisted_instances{service="web"} 0
+		discovery_kept_seconds{service="web"} 0
+		discovery_probes_total{result="answers",service="web"} 0
+		discovery_probes_total{result="dead",service="web"} 0`)
+	for _, cause := range breaker.Causes() {
+		add(fmt.Sprintf("service_ejections_total{reason=%q,service=\"web\"} %v", cause, truth(cause == "unreachable")))
+	}
+	for _, s := range discovery.States() {
+		add(fmt.Sprintf("discovery_state{service=\"web\",state=%q} 0", s))
+	}
+	for _, code := range discovery.Doubts() {
+		add(fmt.Sprintf("discovery_doubts_total{reason=%q,service=\"web\"} 0", code))
+	}
 	for i, n := range []int{1, 10, 2, 3, 4} {
 		add(fmt.Sprintf("backend_responses_total{class=\"%dxx\",service=\"web\"} %d", i+1, n))
 	}
@@ -166,6 +187,7 @@ func TestMetrics(t *testing.T) {
 		add(fmt.Sprintf("endpoint_requests_total{%s,outcome=\"failure\",service=\"web\"} %v", label, truth(gone)))
 		add(fmt.Sprintf("endpoint_requests_total{%s,outcome=\"drop\",service=\"web\"} 0", label))
 		add(fmt.Sprintf("endpoint_requests_total{%s,outcome=\"ignore\",service=\"web\"} 0", label))
+		add(fmt.Sprintf("endpoint_flaps_total{%s,service=\"web\"} 0", label))
 		if !good {
 			add(fmt.Sprintf("endpoint_in_flight{%s,service=\"web\"} 0", label))
 		}
@@ -210,6 +232,24 @@ func TestMetricsFollowMembership(t *testing.T) {
 		if got := endpoints(); !slices.Equal(got, want) {
 			t.Errorf("exported are %q, want %q", got, want)
 		}
+	}
+}
+
+// TestOddIDsShareALabel: of IDs that are alike once they are UTF-8 one is exported,
+// and the rest of the scrape is well.
+func TestOddIDsShareALabel(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, nil)
+	f.Update([]discovery.Instance{instance("n/\xff", 80), instance("n/b", 81), instance("n/\xfe", 82), instance("n/a", 83)})
+	_, addr := start(t, Options{Services: []Service{{Name: "web", Status: f.Status}}})
+	n := 0
+	for series := range scrape(t, addr) {
+		if strings.HasPrefix(series, "outrigger_endpoint_ready{") {
+			n++
+		}
+	}
+	if n != 3 {
+		t.Errorf("%d endpoints are exported, want 3", n)
 	}
 }
 
@@ -296,7 +336,11 @@ func TestObserveDoesNotAllocate(t *testing.T) {
 
 func TestMetricsLint(t *testing.T) {
 	t.Parallel()
-	_, addr := start(t, fullOptions(busyFleet(t)))
+	o := fullOptions(busyFleet(t))
+	more := liarOptions(nil, liar)
+	o.Consul, o.Services[0].Discovery, o.Services[0].Snapshots = more.Consul, liar, more.Services[0].Snapshots
+	o.Services[0].Checks = func(string) Check { return more.Services[0].Checks("n/1") }
+	_, addr := start(t, o)
 	_, body := get(t, addr, "/metrics")
 	var ours strings.Builder // the Go runtime's metrics are not ours to name
 	for line := range strings.Lines(body) {
@@ -372,22 +416,50 @@ func BenchmarkObserve(b *testing.B) {
 	})
 }
 
-// BenchmarkScrape gathers 1000 endpoints.
+// BenchmarkScrape is one answer of /metrics about 10,000 endpoints, without and with
+// agents and active checks of each.
 func BenchmarkScrape(b *testing.B) {
 	f := newFleet(b, nil)
 	var set []discovery.Instance
-	for i := range 1000 {
-		set = append(set, instance(fmt.Sprintf("n/%d", i), 80))
+	for i := range 10_000 {
+		set = append(set, instance(fmt.Sprintf("node-%d/web-%d", i%100, i), 80))
 	}
 	f.Update(set)
-	s, err := New(DefaultConfig(), Options{Services: []Service{{Name: "web", Status: f.Status}}})
-	if err != nil {
-		b.Fatal(err)
+	for i := range set {
+		f.SetLoad(set[i].ID, &picker.Load{At: f.now, Expires: f.now + time.Hour, CPU: .5, Mem: .5, Cores: 2, Avail: 1, InFlight: 3, Conc: 9, Err: 0})
 	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := s.registry.Gather(); err != nil {
-			b.Fatal(err)
+	bare := Service{Name: "web", Status: func() balance.Status {
+		st := f.Status()
+		for i := range st.Endpoints {
+			st.Endpoints[i].Load = nil
 		}
+		return st
+	}}
+	full := Service{
+		Name: "web", Status: f.Status, Discovery: liar,
+		Agents: func(string) AgentStatus {
+			return AgentStatus{Polled: true, Polls: 8, Report: reportOf("n/good"), Expires: 2 * time.Hour}
+		},
+		Checks: func(string) Check {
+			return Check{Checked: true, State: "up", Took: time.Millisecond, Successes: 5}
+		},
+	}
+	for name, sv := range map[string]Service{"bare": bare, "full": full} {
+		b.Run(name, func(b *testing.B) {
+			s, err := New(DefaultConfig(), Options{Services: []Service{sv}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				w := httptest.NewRecorder()
+				s.http.Handler.ServeHTTP(w, httptest.NewRequest("GET", "http://127.0.0.1/metrics", nil))
+				if w.Code != 200 {
+					b.Fatal(w.Code)
+				}
+				b.ReportMetric(float64(bytes.Count(w.Body.Bytes(), []byte("\n"))), "lines")
+				b.ReportMetric(float64(w.Body.Len()), "bytes")
+			}
+		})
 	}
 }

@@ -20,7 +20,7 @@ import (
 // flight, ejected, critical, drained.
 func busyFleet(t *testing.T) *fleet {
 	t.Helper()
-	f := newFleet(t, func(c *balance.Config) { c.MaxInFlight = 2 })
+	f := newFleet(t, func(c *balance.Config) { c.MaxInFlight, c.PanicThreshold = 2, 0 })
 	set := []discovery.Instance{instance("n/good", 81), instance("n/gone", 82), instance("n/sick", 83), instance("n/old", 84)}
 	set[2].Health, set[3].Weight = discovery.Critical, 0
 	f.Update(set)
@@ -87,35 +87,47 @@ func TestStatus(t *testing.T) {
 	}
 	want := `{"version":"1.2.3","time":"2026-07-01T12:03:00Z","uptime_seconds":90,"ready":true,"draining":false,
 	"services":[{"name":"web","listen":"127.0.0.1:8080","policy":"least_conn","mode":"least in-flight per weight",
-	"draining":false,"panic":false,"endpoints_total":4,"endpoints_ready":1,"endpoints_ejected":1,
+	"draining":false,"panic":false,"panic_healthy_share":SHARE,"panics_total":0,"failovers_total":0,"endpoints_total":4,"endpoints_ready":1,"endpoints_ejected":1,
+	"endpoints_listed":3,"endpoints_healthy":1,
+	"ejections_by_reason_total":{"consecutive":0,"ratio":0,"unreachable":1,"success_rate":0,"probe":0},
 	"attempts_total":3,"retries_total":0,"retries_denied_total":0,"pinned_total":0,"pin_missed_total":0,
 	"refused_total":{"all_ejected":0,"draining":0,"no_backends":0,"queue_full":1,"queue_timeout":0,"saturated":0,"unreachable":0},
 	"queue":{"waiting":0,"served_total":0,"overflowed_total":0,"timed_out_total":0},
 	"capacity_breaker":{"state":"closed","trips_total":0},
-	"discovery":{"seen":true,"current":true,"instances":4,"unusable":0,"index":42,"age_seconds":3,"since_change_seconds":0,
-	"last_contact_seconds":0,"last_error":"EOF","last_error_age_seconds":60,"answers_total":9,"errors_total":1,"held_total":0,"updates_total":0},
+	"discovery":{"seen":true,"current":true,"instances":4,"unlisted":0,"unusable":0,"index":42,"age_seconds":3,"since_change_seconds":0,
+	"last_contact_seconds":0,"last_error":"EOF","last_error_age_seconds":60,"answers_total":9,"errors_total":1,"held_total":0,"updates_total":0,
+	"probes_answered_total":0,"probes_dead_total":0,
+	"doubts_total":DOUBTS},
 	"traffic":{"connections_open":2,"tunnels_open":0,"connections_accepted_total":5,
 	"backend_responses_total":{"1xx":0,"2xx":10,"3xx":0,"4xx":0,"5xx":1},"own_responses_total":{"1xx":0,"2xx":0,"3xx":0,"4xx":0,"5xx":3},
 	"client_errors_total":4,"clients_gone_total":0,"responses_aborted_total":0,"retries_total":{},"access_log_dropped_total":0},
 	"endpoints":[
 	{"id":"n/good","node":"n","datacenter":"dc1","address":"10.0.0.1:81","weight":1,"health":"passing","ready":true,
-	"in_flight":1,"limit":2,"requests_total":1,"successes_total":1,"failures_total":0,"drops_total":0,
+	"falls_total":0,"in_flight":1,"limit":2,"requests_total":1,"successes_total":1,"failures_total":0,"drops_total":0,
 	"ignored_total":0,"latency_ewma_seconds":0.02,"breaker":{"state":"closed","ejections_total":0},
 	"agent":{"address":"10.0.0.1:9000","polls_total":8,"failures_total":2,"rejected_total":1,"last_error":"no"},
 	"figures":{"age_seconds":0.2,"expired":false,"cpu":0.25,"memory":0,"cores":2,"available_cores":1.5,"in_flight":7,"own_in_flight":2,"listening":true,
 	"in_flight_source":"kernel","accept_queue":3,"accept_limit":128,"memory_bytes":300,"memory_limit_bytes":400,"receive_bytes_per_second":0,
 	"pressure":{"scope":"group","cpu_some":0.5,"memory_full":0}}},
 	{"id":"n/gone","node":"n","datacenter":"dc1","address":"10.0.0.1:82","weight":1,"health":"passing","ready":false,
-	"why_not_ready":"ejected, back in SHORT s","in_flight":0,"limit":1,"requests_total":1,"successes_total":0,"failures_total":1,"drops_total":0,
-	"ignored_total":0,"breaker":{"state":"open","returns_in_seconds":RETURNS,"ejections_total":1}},
+	"why_not_ready":"ejected, back in SHORT s","falls_total":0,"in_flight":0,"limit":1,"requests_total":1,"successes_total":0,"failures_total":1,"drops_total":0,
+	"ignored_total":0,"breaker":{"state":"open","returns_in_seconds":RETURNS,"ejections_total":1,"last_reason":"unreachable"}},
 	{"id":"n/sick","node":"n","datacenter":"dc1","address":"10.0.0.1:83","weight":1,"health":"critical","ready":false,
-	"why_not_ready":"critical","in_flight":0,"limit":2,"requests_total":0,"successes_total":0,"failures_total":0,"drops_total":0,
+	"why_not_ready":"critical","falls_total":0,"in_flight":0,"limit":2,"requests_total":0,"successes_total":0,"failures_total":0,"drops_total":0,
 	"ignored_total":0,"breaker":{"state":"closed","ejections_total":0}},
 	{"id":"n/old","node":"n","datacenter":"dc1","address":"10.0.0.1:84","weight":0,"health":"passing","ready":false,
-	"why_not_ready":"draining (weight 0)","in_flight":0,"limit":2,"requests_total":0,"successes_total":0,"failures_total":0,"drops_total":0,
+	"why_not_ready":"draining (weight 0)","falls_total":0,"in_flight":0,"limit":2,"requests_total":0,"successes_total":0,"failures_total":0,"drops_total":0,
 	"ignored_total":0,"breaker":{"state":"closed","ejections_total":0}}]}]}`
+	doubts := map[string]int{}
+	for _, code := range discovery.Doubts() {
+		doubts[code] = 0
+	}
+	none, err := json.Marshal(doubts)
+	if err != nil {
+		t.Fatal(err)
+	}
 	returns := f.Status().Endpoints[1].Returns.Seconds()
-	want = strings.NewReplacer("SHORT", fmt.Sprintf("%.1f", returns), "RETURNS", fmt.Sprint(returns)).Replace(want)
+	want = strings.NewReplacer("SHORT", fmt.Sprintf("%.1f", returns), "RETURNS", fmt.Sprint(returns), "SHARE", fmt.Sprint(1.0/3), "DOUBTS", string(none)).Replace(want)
 	sameJSON(t, body, want)
 	if strings.Contains(body, "hunter2") {
 		t.Error("service meta shows in status")

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"outrigger/agentstats"
-	"outrigger/discovery"
 	"outrigger/picker"
 	"outrigger/sidecar/balance"
 )
@@ -20,6 +19,9 @@ func (s *Server) describe(services []Service) StatusDoc {
 		WaitingFor: s.waiting(), Draining: s.o.Draining(),
 		Services: make([]ServiceDoc, 0, len(services)),
 	}
+	if s.o.Consul != nil {
+		doc.Consul = describeConsul(s.o.Consul())
+	}
 	doc.Ready = !doc.Draining && len(doc.WaitingFor) == 0
 	for _, sv := range services {
 		doc.Services = append(doc.Services, sv.describe())
@@ -31,7 +33,8 @@ func (sv *Service) describe() ServiceDoc {
 	st := sv.Status()
 	doc := ServiceDoc{
 		Name: sv.Name, Listen: sv.Listen, Policy: st.Policy, Mode: st.Mode,
-		Draining: st.Draining, Panic: st.Panic,
+		Draining: st.Draining, Panic: st.Panic, EjectionsByReasonTotal: st.EjectedBy,
+		FailoversTotal: st.Failovers, PanicsTotal: st.Panics, EndpointsListed: st.PanicListed, EndpointsHealthy: st.PanicHealthy,
 		EndpointsTotal: len(st.Endpoints), EndpointsReady: st.Ready, EndpointsEjected: st.EjectedEndpoints,
 		WhyNoneReady:  st.Reason,
 		AttemptsTotal: st.Requests, RetriesTotal: st.Retries, RetriesDeniedTotal: st.BudgetSpent,
@@ -46,39 +49,25 @@ func (sv *Service) describe() ServiceDoc {
 		},
 		Endpoints: make([]EndpointDoc, 0, len(st.Endpoints)),
 	}
+	if st.PanicListed > 0 {
+		doc.PanicHealthyShare = known(float64(st.PanicHealthy) / float64(st.PanicListed))
+	}
 	if st.Shadow != nil {
 		doc.Shadow = describeShadow(st.Shadow)
 	}
 	if h := st.Here; h != nil {
 		doc.Here = &HereDoc{h.Node, h.Zone, h.Datacenter}
 	}
-	if sv.Discovery != nil {
-		doc.Discovery = describeDiscovery(sv.Discovery())
-	}
+	names := sv.sources(&doc, &st)
 	if sv.Traffic != nil {
 		doc.Traffic = describeTraffic(sv.Traffic())
 	}
 	for i := range st.Endpoints {
-		doc.Endpoints = append(doc.Endpoints, sv.endpoint(&st.Endpoints[i]))
-	}
-	return doc
-}
-
-func describeDiscovery(d discovery.Status) *DiscoveryDoc {
-	doc := &DiscoveryDoc{
-		Seen: d.Seen, Current: d.Current, Instances: d.Instances, Unusable: d.Unusable, Index: d.Index,
-		LastError: d.LastError, FailingForSeconds: positive(d.FailingFor),
-		Holding: d.Holding, HoldingForSeconds: positive(d.HoldingFor),
-		AnswersTotal: d.AnswersTotal, ErrorsTotal: d.ErrorsTotal,
-		HeldTotal: d.HeldTotal, UpdatesTotal: d.UpdatesTotal,
-	}
-	if d.LastError != "" {
-		doc.LastErrorAgeSeconds = known(d.LastErrorAge.Seconds())
-	}
-	if d.Seen {
-		doc.AgeSeconds = known(d.Age.Seconds())
-		doc.SinceChangeSeconds = known(d.SinceChange.Seconds())
-		doc.LastContactSeconds = known(d.LastContact.Seconds())
+		e := &st.Endpoints[i]
+		doc.Endpoints = append(doc.Endpoints, sv.endpoint(e))
+		if e.Instance.Tier > 0 {
+			doc.Endpoints[i].Tier = tierName(names, e.Instance.Tier)
+		}
 	}
 	return doc
 }
@@ -104,17 +93,22 @@ func (sv *Service) endpoint(e *balance.EndpointStatus) EndpointDoc {
 	doc := EndpointDoc{
 		ID: e.Instance.ID, Node: e.Instance.Node, Datacenter: e.Instance.Datacenter,
 		Address: e.Instance.HostPort(), Weight: e.Instance.Weight, Health: e.Instance.Health.String(),
+		Unlisted: e.Instance.Unlisted, Despite: e.Despite,
+		DampedForSeconds: positive(e.Damped), FallsTotal: e.Falls,
 		Ready: e.Ready, Why: e.Why, InFlight: e.InFlight,
 		Backup: e.Instance.Backup, Distance: e.Distance,
 		RequestsTotal: e.Totals.Requests, SuccessesTotal: e.Totals.Successes,
 		FailuresTotal: e.Totals.Failures, DropsTotal: e.Totals.Drops, IgnoredTotal: e.Totals.Ignored,
 		LatencySeconds: positive(e.Latency),
 		Breaker: EndpointBreakerDoc{
-			State: e.Breaker, ReturnsInSeconds: positive(e.Returns), EjectionsTotal: e.Ejections,
+			State: e.Breaker, ReturnsInSeconds: positive(e.Returns), EjectionsTotal: e.Ejections, LastReason: e.Cause,
 		},
 	}
 	if e.Limit > 0 {
 		doc.Limit = &e.Limit
+	}
+	if e.Flaps > 0 {
+		doc.Flaps = known(e.Flaps)
 	}
 	if e.Ramp > 0 && e.Ramp < 1 {
 		doc.SlowStart = known(e.Ramp)
@@ -125,11 +119,28 @@ func (sv *Service) endpoint(e *balance.EndpointStatus) EndpointDoc {
 			doc.Agent = &AgentDoc{a.Addr, a.Polls, a.Failures, a.Rejected, a.LastError}
 		}
 	}
+	if sv.Checks != nil {
+		doc.Check = describeCheck(sv.Checks(e.Instance.ID))
+	}
 	if e.Load != nil {
 		doc.Figures = describeFigures(e.Load, e.LoadAge)
 		if e.Load.At+e.LoadAge < a.Expires {
 			doc.Figures.addReport(&a.Report)
 		}
+	}
+	return doc
+}
+
+func describeCheck(c Check) *CheckDoc {
+	if !c.Checked {
+		return nil
+	}
+	doc := &CheckDoc{
+		State: c.State, Error: c.Error, TookSeconds: positive(c.Took),
+		SuccessesTotal: c.Successes, FailuresTotal: c.Failures, UnmadeTotal: c.Unmade,
+	}
+	if c.State == checkUp || c.State == checkDown {
+		doc.ForSeconds = known(max(0, c.For).Seconds())
 	}
 	return doc
 }
