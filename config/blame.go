@@ -93,8 +93,10 @@ func (t *trial) causes(e string) []given {
 		// not the cause where a setting is.
 		rank := func(g given) int {
 			switch at := mentions(e, g.name); {
-			case at < 0:
+			case at < 0 && g.label:
 				return math.MaxInt
+			case at < 0:
+				return math.MaxInt - 1
 			case g.label:
 				return len(e) + at
 			default:

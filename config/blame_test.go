@@ -99,8 +99,10 @@ func oneLiners(b *block, in string) []oneLiner {
 		}
 	}
 	add(b.settings)
-	for _, v := range b.variants {
-		add(v)
+	for label, v := range b.variants {
+		if b.otherwise == "" || label == b.otherwise { // else one name may be there twice
+			add(v)
+		}
 	}
 	for _, c := range b.blocks {
 		head := c.name

@@ -16,7 +16,8 @@ func TestEveryFieldHasASetting(t *testing.T) {
 		except []string // set by other means
 	}{
 		{&base, baseTable(&base), []string{".Services"}},
-		{service, serviceTable(service), []string{".Name", ".Balance.Service", ".Balance.Pins", ".HTTP.FailureStatuses", ".HTTP.Hash.On", ".HTTP.Hash.Name", ".Discover.NodeMeta"}},
+		{service, serviceTable(service), []string{".Name", ".Balance.Service", ".Balance.Pins", ".HTTP.FailureStatuses", ".HTTP.Hash.On", ".HTTP.Hash.Name", ".Discover.NodeMeta",
+			".Source.Fallbacks"}},
 		{agent, agentTable(agent), []string{".Consul.Datacenter", ".Consul.Wait", ".Consul.Stale", ".Consul.MaxStale", ".Consul.RateBurst", ".Consul.RateInterval",
 			".Consul.BackoffMin", ".Consul.BackoffMax", ".Consul.EmptyConfirm", ".Consul.MaxAnswer",
 			".Consul.Shrink", ".Consul.ShrinkConfirm", ".Consul.EmptyHold", ".Consul.ProbeTimeout", ".Consul.Cached", ".Consul.MaxConnections", ".Consul.Spread",

@@ -31,7 +31,7 @@ func TestProblems(t *testing.T) {
 		{"wrong block", web("  connect = \"1s\"\n  idle = \"1s\""), []string{
 			`f.hcl:3:3: unknown setting "connect"|It belongs in the block timeouts.`,
 			`f.hcl:4:3: unknown setting "idle"|It belongs in the block timeouts or pool.`}},
-		{"from the root", "tags = [\"x\"]\n" + ok, []string{`f.hcl:1:1: unknown setting "tags"|It belongs in the block service discover.`}},
+		{"from the root", "tags = [\"x\"]\n" + ok, []string{`f.hcl:1:1: unknown setting "tags"|It belongs in the block service discover fallback or service discover.`}},
 		{"from a service to the root", web(`consul {}`), []string{`f.hcl:3:1: unknown block "consul"|Allowed here: listen`}},
 		{"far off", web(`qwertyuiop = 1`), []string{`f.hcl:3:1: unknown setting "qwertyuiop"|Allowed here`}},
 		{"an agent's block", "agent {}\n" + ok, []string{"f.hcl:1:1: unknown block \"agent\"|`outrigger agent -config FILE`"}},

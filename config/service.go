@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"outrigger/breaker"
-	"outrigger/discovery"
 	"outrigger/picker"
 	"outrigger/sidecar"
 	"outrigger/sidecar/balance"
@@ -22,7 +21,7 @@ func serviceTable(c *sidecar.ServiceConfig) *block {
 			{name: "panic_threshold", dest: ratio(&c.Balance.PanicThreshold), empty: "only when all are ejected"},
 		},
 		blocks: []*block{
-			discoverTable(&c.Discover),
+			discoverTable(c),
 			policyTable("policy", &c.Balance.Picker),
 			policyTable("shadow", &c.Balance.Shadow),
 			localityTable(&c.Balance.Locality),
@@ -73,20 +72,6 @@ func newService(name string) *sidecar.ServiceConfig {
 // setting says both.
 func shareStatuses(c *sidecar.ServiceConfig) {
 	c.HTTP.FailureStatuses = slices.Clone(c.Balance.Breaker.FailureStatuses)
-}
-
-func discoverTable(q *discovery.Query) *block {
-	return &block{name: "discover", settings: []setting{
-		{name: "service", dest: text(&q.Service)},
-		{name: "tags", dest: texts(&q.Tags)},
-		{name: "filter", dest: text(&q.Filter)},
-		{name: "node_meta", dest: textMap(&q.NodeMetaIs), empty: "any"},
-		{name: "datacenter", dest: text(&q.Datacenter), empty: "that of the consul block"},
-		{name: "only_passing", dest: flag(&q.OnlyPassing)},
-		{name: "near", dest: text(&q.Near)},
-		{name: "backup_tag", dest: text(&q.BackupTag), empty: "none"},
-		{name: "backup_weight", dest: count(&q.BackupWeight), empty: "none"},
-	}}
 }
 
 func localityTable(c *balance.LocalityConfig) *block {

@@ -2,12 +2,16 @@ package sidecar
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"outrigger/discovery"
 	"outrigger/discovery/healthcheck"
+	"outrigger/sidecar/admin"
 	"outrigger/sidecar/balance"
 	"outrigger/sidecar/h1"
 )
@@ -55,7 +59,11 @@ func (c *checks) follow(set []discovery.Instance) {
 // by a connection where there are none.
 func (c *checks) probe(ctx context.Context, i discovery.Instance) error {
 	if c != nil {
-		return c.checker.Once(ctx, healthcheck.Target{ID: i.ID, Addr: i.HostPort()})
+		err := c.checker.Once(ctx, healthcheck.Target{ID: i.ID, Addr: i.HostPort()})
+		if errors.Is(err, healthcheck.ErrNoVerdict) {
+			err = fmt.Errorf("%w: %w", discovery.ErrNoVerdict, err)
+		}
+		return err
 	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", i.HostPort())
@@ -63,4 +71,21 @@ func (c *checks) probe(ctx context.Context, i discovery.Instance) error {
 		return err
 	}
 	return conn.Close()
+}
+
+// describe is what the admin listener sees of the checks; nil: there are none.
+func (c *checks) describe(now func() time.Duration) func(id string) admin.Check {
+	if c == nil {
+		return nil
+	}
+	return func(id string) admin.Check {
+		st, ok := c.checker.Status(id)
+		if !ok {
+			return admin.Check{}
+		}
+		return admin.Check{
+			Checked: true, State: st.State.String(), For: now() - st.Since, Error: st.Error, Took: st.Took,
+			Successes: st.Successes, Failures: st.Failures, Unmade: st.Unmade,
+		}
+	}
 }

@@ -71,7 +71,9 @@ type ServiceConfig struct {
 	Listen string // "ADDR:PORT"; port 0 takes a free one. Or "unix:/PATH"
 	// ListenMode are the permissions of a Unix socket, in octal.
 	ListenMode string
-	Discover   discovery.Query
+	// Discover selects instances in Consul, and says what they are to us.
+	Discover discovery.Query
+	Source   SourceConfig
 	// Check is how endpoints are checked; its Kind is "" where they are not.
 	Check   healthcheck.Config
 	Balance balance.Config
@@ -100,6 +102,7 @@ func DefaultService(name string) ServiceConfig {
 		Name:       name,
 		ListenMode: defaultMode,
 		Discover:   discovery.DefaultQuery(name),
+		Source:     defaultSource(),
 		Check:      healthcheck.DefaultConfig(),
 		Balance:    balance.DefaultConfig(),
 		HTTP:       h1.DefaultConfig(),
@@ -166,7 +169,7 @@ func (s ServiceConfig) Validate() error {
 	if err := validateListen(s.Listen, s.ListenMode); err != nil {
 		return err
 	}
-	if err := s.Discover.Validate(); err != nil {
+	if err := s.validateSource(); err != nil {
 		return err
 	}
 	if err := s.Check.Validate(); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -29,6 +28,7 @@ type service struct {
 	gauges   *gauges
 	watcher  *publish.Watcher // nil: reports are not read from Consul
 	checks   *checks
+	kept     bool // what its source says is kept on disk
 	loads    *loads
 	ln       net.Listener
 	server   *h1.Server
@@ -40,6 +40,7 @@ func (sc *Sidecar) newService(c ServiceConfig, env balance.Env, log hclog.Logger
 	s := &service{cfg: c, http: c.engine(), log: log.With("service", c.Name), badAgent: map[string]string{}}
 	s.checks = newChecks(&c, env, s.log)
 	s.source = sc.newSource(s, log.Named("discovery"))
+	s.kept = sc.store != nil && c.Source.Kind != "file"
 	env.Event = s.event
 	c.Balance.Pins = c.HTTP.Affinity.Cookie != ""
 	env.NewConns = sc.engine.Conns(s.http, s.log)
@@ -55,7 +56,7 @@ func (sc *Sidecar) newService(c ServiceConfig, env balance.Env, log hclog.Logger
 	s.loads = newLoads(c.ORCA, loadsEnv{
 		Now: env.Now, Rand: env.Rand, InFlight: own, Set: s.balancer.SetLoad, Published: sc.cfg.Published.Expiry, Log: agentLog,
 	})
-	if sc.cfg.Published.Enabled {
+	if sc.cfg.Published.Enabled && c.Source.Kind == "consul" {
 		s.watcher, err = publish.NewWatcher(c.Discover.Service, sc.cfg.Published.WatchConfig, publish.WatchEnv{
 			Client: sc.client, Datacenter: c.Discover.Datacenter, Logger: agentLog,
 		})
@@ -122,22 +123,12 @@ func (s *service) apply(set []discovery.Instance) {
 		if err != nil {
 			s.complain(inst.ID, err)
 		} else if ok {
-			targets = append(targets, agentstats.Target{ID: inst.ID, Addr: addr, Instance: serviceID(inst.ID), Backend: inst.Address})
+			targets = append(targets, agentstats.Target{ID: inst.ID, Addr: addr, Instance: inst.ServiceID(), Backend: inst.Address})
 		}
 	}
 	s.poller.SetTargets(targets)
 	s.gauges.setTargets(targets)
 	s.log.Debug("membership", "instances", len(set), "with_agent", len(targets))
-}
-
-// serviceID is Consul's own ID of an instance: what comes after the node, before
-// which a fallback's or a datacenter's name may stand (@NAME/).
-func serviceID(id string) string {
-	if strings.HasPrefix(id, "@") {
-		_, id, _ = strings.Cut(id, "/")
-	}
-	_, id, _ = strings.Cut(id, "/")
-	return id
 }
 
 // event logs what the balancer has to say.
@@ -163,6 +154,13 @@ func (s *service) complain(id string, err error) {
 
 // describe is what the admin listener sees of the service.
 func (s *service) describe() admin.Service {
+	var snapshots func() admin.Snapshots
+	if s.kept {
+		snapshots = func() admin.Snapshots {
+			d := s.source.Status().Disk
+			return admin.Snapshots{Writes: d.Writes, ReadErrors: d.ReadErrors, WriteErrors: d.WriteErrors, Bytes: int64(d.Bytes)}
+		}
+	}
 	return admin.Service{
 		Name: s.cfg.Name, Listen: listenText(s.ln.Addr()),
 		Status:    s.balancer.Status,
@@ -189,7 +187,9 @@ func (s *service) describe() admin.Service {
 				Report: st.Report, Expires: st.Expires,
 			}
 		},
-		Loads: s.hearsay,
+		Loads:     s.hearsay,
+		Checks:    s.checks.describe(s.balancer.Now),
+		Snapshots: snapshots,
 	}
 }
 

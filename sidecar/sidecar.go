@@ -27,6 +27,8 @@ type Sidecar struct {
 	services []*service
 	admin    *admin.Server
 	client   *api.Client
+	gate     *discovery.Gate
+	store    *discovery.Store // nil: nothing is kept on disk
 	draining atomic.Bool
 }
 
@@ -41,11 +43,12 @@ func New(cfg Config, log hclog.Logger, version string) (*Sidecar, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the HTTP engine: %w", err)
 	}
-	client, err := discovery.NewClient(cfg.Consul)
+	client, gate, err := discovery.NewGatedClient(cfg.Consul, log.Named("consul"))
 	if err != nil {
 		return nil, err
 	}
-	sc := &Sidecar{cfg: cfg, log: log, engine: engine, client: client}
+	sc := &Sidecar{cfg: cfg, log: log, engine: engine, client: client, gate: gate}
+	sc.store = discovery.NewStore(cfg.StateDir, discovery.Env{Logger: log.Named("discovery")})
 	keys, err := newAffinityKeys(cfg, log)
 	if err != nil {
 		return nil, err
@@ -54,6 +57,13 @@ func New(cfg Config, log hclog.Logger, version string) (*Sidecar, error) {
 		log.Named("agents").Warn(text)
 	}
 	o := admin.Options{Version: version, Log: log.Named("admin"), Draining: sc.draining.Load}
+	o.Consul = func() admin.Consul {
+		g := gate.Status()
+		return admin.Consul{
+			Limit: g.Limit, InUse: g.InUse, Waiting: g.Waiting, Readers: g.Readers, HTTP2: g.HTTP2,
+			LongestWait: g.LongestWait, BusyConnections: g.BusyConnections, BusyRate: g.BusyRate,
+		}
+	}
 	for _, c := range cfg.Services {
 		c.Discover.NodeMeta = c.Balance.Locality.NodeMeta()
 		s, err := sc.newService(c, env, log)
