@@ -29,8 +29,13 @@ type Sidecar struct {
 	client   *api.Client
 	gate     *discovery.Gate
 	store    *discovery.Store // nil: nothing is kept on disk
+	probes   *discovery.ProbeLimit
 	draining atomic.Bool
 }
+
+// probesAtOnce bounds the probes of all services: a token that lost its rights loses
+// the instances of all of them at once.
+const probesAtOnce = 64
 
 // New assembles a sidecar and opens its listeners, so that a port that is taken
 // shows at once. It does not speak to Consul yet.
@@ -47,7 +52,7 @@ func New(cfg Config, log hclog.Logger, version string) (*Sidecar, error) {
 	if err != nil {
 		return nil, err
 	}
-	sc := &Sidecar{cfg: cfg, log: log, engine: engine, client: client, gate: gate}
+	sc := &Sidecar{cfg: cfg, log: log, engine: engine, client: client, gate: gate, probes: discovery.NewProbeLimit(probesAtOnce)}
 	sc.store = discovery.NewStore(cfg.StateDir, discovery.Env{Logger: log.Named("discovery")})
 	keys, err := newAffinityKeys(cfg, log)
 	if err != nil {

@@ -186,7 +186,7 @@ func (sc *Sidecar) newSource(s *service, log hclog.Logger) discovery.Source {
 	c := &s.cfg
 	env := func(rename func(string) string) discovery.Env {
 		return discovery.Env{
-			Logger: log, Probe: s.checks.probe,
+			Logger: log, Probe: s.checks.probe, Probes: sc.probes,
 			Successes: func(id string) uint64 { return s.balancer.Successes(rename(id)) },
 		}
 	}

@@ -150,7 +150,7 @@ func (b *Balancer) fades(s *snapshot, m *member, now time.Duration) bool {
 // step is the time to the next rebuild while endpoints of the ready set are in
 // their slow start or fade.
 func (b *Balancer) step(ready []*member, now time.Duration) time.Duration {
-	step := time.Duration(math.MaxInt64)
+	step := time.Hour
 	for _, m := range ready {
 		if m.fadeEnd > 0 {
 			step = min(step, max(100*time.Millisecond, b.cfg.Failover.Return/20))
