@@ -143,7 +143,7 @@ service "web" {
     half_life = "1m"
   }
   failover {
-    below = 0.5
+    below = 2
     return = "10s"
   }
   discover {

@@ -201,8 +201,8 @@ func statusTable(doc *admin.StatusDoc, addr string) []byte {
 		state = "not ready, discovery has not answered yet about: " + strings.Join(doc.WaitingFor, ", ")
 	}
 	p.line("outrigger %s at %s, up %s, %s", doc.Version, addr, statusAge(doc.UptimeSeconds), state)
-	if doc.Consul != nil {
-		p.line("consul: %s", statusConsul(doc.Consul))
+	if c := doc.Consul; c != nil && c.Readers > 0 {
+		p.line("consul: %s", statusConsul(c))
 	}
 	for i := range doc.Services {
 		p.line("")

@@ -14,7 +14,7 @@ func statusSick() *admin.StatusDoc {
 	return &admin.StatusDoc{
 		Version: "1.2.3", UptimeSeconds: 60, Ready: true,
 		Consul: &admin.ConsulDoc{
-			ReadsLimit: number(150), ReadsInUse: 140, ReadsWaiting: 360, LongestWaitSeconds: number(3.0),
+			ReadsLimit: number(150), ReadsInUse: 140, ReadsWaiting: 360, Readers: 500, LongestWaitSeconds: number(3.0),
 			BusyTotal: map[string]uint64{"connections": 4, "rate": 0},
 		},
 		Services: []admin.ServiceDoc{{

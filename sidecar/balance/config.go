@@ -51,8 +51,9 @@ type QueueConfig struct {
 // FailoverConfig says when fallback sources are used.
 type FailoverConfig struct {
 	// Below is how many endpoints of a tier must take requests for the next one not
-	// to be used: a count from 1 on, or below 1 a share of the tier's endpoints. Above 0
-	// to 100000.
+	// to be used, counted together with those of the tiers before it: a count from 1
+	// on, or below 1 a share of the tier's own endpoints. Above 0 to 100000. Ignored
+	// without fallbacks.
 	Below float64
 	// Return is how long a fallback goes on being used, ever less, when the tiers
 	// before it suffice again: 0 to 1h.
@@ -82,7 +83,7 @@ func DefaultConfig() Config {
 		PanicThreshold: 0.5,
 		Damping:        breaker.DefaultDampConfig(),
 		Failover: FailoverConfig{
-			Below:  1,                // a fallback is further or dearer: only when nothing else is left
+			Below:  0.5,              // the panic threshold: a fallback helps before health is ignored
 			Return: 30 * time.Second, // three slow starts: what returns is warm by then
 		},
 	}

@@ -95,7 +95,7 @@ func (r *foRig) why(tier, i int) string {
 
 func TestFailoverAndReturn(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		r := newFoRig(t, roundRobin, 3, 2, 1)
+		r := newFoRig(t, func(c *Config) { roundRobin(c); c.Failover.Below = 1 }, 3, 2, 1)
 		r.begin()
 		r.wantReady("n/0 n/1 n/2")
 		time.Sleep(time.Minute)
