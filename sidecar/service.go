@@ -158,7 +158,7 @@ func (s *service) describe() admin.Service {
 	if s.kept {
 		snapshots = func() admin.Snapshots {
 			d := s.source.Status().Disk
-			return admin.Snapshots{Writes: d.Writes, ReadErrors: d.ReadErrors, WriteErrors: d.WriteErrors, Bytes: int64(d.Bytes)}
+			return admin.Snapshots{Writes: d.Writes, ReadErrors: d.ReadErrors, WriteErrors: d.WriteErrors, Bytes: int64(d.Bytes), Age: d.Age}
 		}
 	}
 	return admin.Service{

@@ -93,7 +93,7 @@ func explainTable(doc *admin.ExplainDoc) []byte {
 		flags = ", DRAINING"
 	}
 	if doc.Panic {
-		flags += ", PANIC: every endpoint is ejected, so all are tried"
+		flags += ", PANIC: too few endpoints are healthy, so health is ignored"
 	}
 	p.line("%s by %s: %s%s", doc.Service, doc.Policy.Name, doc.Policy.Mode, flags)
 	switch wait := doc.WaitsForSlotSeconds; {

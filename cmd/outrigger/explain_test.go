@@ -65,7 +65,7 @@ func TestExplainTable(t *testing.T) {
 	}
 	for want, doc := range map[string]admin.ExplainDoc{
 		"web by : , DRAINING\na request made now would get 503 draining, Retry-After: 1\n": {Service: "web", Draining: true, Reason: "draining", RetryAfterSeconds: 1},
-		"web by : , PANIC: every endpoint is ejected, so all are tried\na request made now would wait for a slot, up to 50ms, and then get 503 queue_timeout, Retry-After: 3\n": {
+		"web by : , PANIC: too few endpoints are healthy, so health is ignored\na request made now would wait for a slot, up to 50ms, and then get 503 queue_timeout, Retry-After: 3\n": {
 			Service: "web", Panic: true, Reason: "queue_timeout", RetryAfterSeconds: 3, WaitsForSlotSeconds: number(.05)},
 	} {
 		if got := string(explainTable(&doc)); got != want {
