@@ -79,43 +79,40 @@ func TestRegisterAndDeregister(t *testing.T) {
 	}
 }
 
-// The last instance is believed to have left only after several consistent
-// reads over empty_confirm; until then its backend, which runs on, is used.
+// The last instance is not believed to have left while its backend answers, for as
+// long as that does; when it is dead, several consistent reads over empty_confirm
+// are enough.
 func TestLastInstanceDeregistered(t *testing.T) {
 	t.Parallel()
 	const confirm = 2 * time.Second
 	cat, name := sharedCatalog(t), uniqueService(t)
 	a := startBackend(t, "a")
 	id := cat.register(name, a)
-	s := startSidecar(t, sidecarSpec{inConsul: `empty_confirm = "2s"`, services: oneService(name, "")})
+	s := startSidecar(t, sidecarSpec{inConsul: "empty_confirm = \"2s\"\nbackoff_max = \"1s\"", services: oneService(name, "")})
 	s.awaitReady(1)
 	getMany(t, s.addr(), 3)
 
-	start := time.Now()
 	cat.deregister(id)
-	held := false
-	eventually(t, 20*time.Second, "503 after the last instance left", func() error {
-		held = held || s.web().Discovery.Holding != ""
-		r := get(t, s.addr(), "/")
-		if r.status == 200 {
-			return errNotYet
-		}
-		if took := time.Since(start); took < confirm {
-			t.Errorf("503 came %v after the deregistration, want %v at least", took, confirm)
-		}
-		return refusal(r, "no_backends")
+	s.awaitService("web", "it to be kept for longer than it takes to confirm", func(d admin.ServiceDoc) bool {
+		return d.Discovery.State == "kept" && d.Discovery.Unlisted == 1 && d.Discovery.StateForSeconds != nil && *d.Discovery.StateForSeconds > 2*confirm.Seconds()
 	})
-	if !held {
-		t.Error("status never said that an answer was being held")
+	getMany(t, s.addr(), 3)
+
+	a.kill()
+	start := time.Now()
+	s.awaitService("web", "it to be gone", func(d admin.ServiceDoc) bool { return d.Discovery.State == "empty" && d.EndpointsTotal == 0 })
+	t.Logf("believed %v after the backend's death", time.Since(start))
+	if err := refusal(get(t, s.addr(), "/"), "no_backends"); err != nil {
+		t.Errorf("a request after the last instance left: %v", err)
 	}
-	doc := s.awaitService("web", "no endpoint", func(doc admin.ServiceDoc) bool { return doc.EndpointsTotal == 0 })
-	if doc.WhyNoneReady != "no_backends" || !doc.Discovery.Current {
+	if doc := s.web(); doc.WhyNoneReady != "no_backends" || !doc.Discovery.Current {
 		t.Errorf("status: why none is ready %q, discovery current %v; want no_backends, true", doc.WhyNoneReady, doc.Discovery.Current)
 	}
 	if r := get(t, s.admin, "/readyz"); r.status != 200 {
 		t.Errorf("/readyz with an empty service: %d, want 200", r.status)
 	}
 
+	a.start()
 	cat.register(name, a)
 	s.awaitReady(1)
 	getMany(t, s.addr(), 3)
