@@ -42,25 +42,25 @@ func selection(q *discovery.Query) []setting {
 func fallbackTable(c *sidecar.ServiceConfig) *block {
 	table := func(f *sidecar.Fallback) *block {
 		return &block{name: "fallback", settings: append(selection(&f.Query),
-			setting{name: "service", dest: text(&f.Query.Service)},
+			setting{name: "service", dest: text(&f.Query.Service), empty: "that of discover"},
 			setting{name: "datacenter", dest: text(&f.Query.Datacenter), empty: "that of the consul block"},
 			setting{name: "addresses", dest: texts(&f.Addresses), empty: "none"},
 			setting{name: "file", dest: text(&f.File), empty: "none"},
 			setting{name: "prepared_query", dest: text(&f.PreparedQuery), empty: "none"},
 		)}
 	}
-	b := table(sidecar.DefaultFallback("", c.Name))
+	b := table(&sidecar.Fallback{})
 	b.settings = nil
-	b.sample = table(sidecar.DefaultFallback("", c.Name))
+	b.sample = table(&sidecar.Fallback{})
 	b.add = func(label string) *block {
-		f := sidecar.DefaultFallback(label, c.Name)
+		f := &sidecar.Fallback{Name: label}
 		c.Source.Fallbacks = append(c.Source.Fallbacks, f)
 		return table(f)
 	}
 	b.all = func() []named {
 		var list []named
 		for _, f := range c.Source.Fallbacks {
-			list = append(list, named{f.Name, table(f), table(sidecar.DefaultFallback(f.Name, c.Name))})
+			list = append(list, named{f.Name, table(f), table(&sidecar.Fallback{})})
 		}
 		return list
 	}

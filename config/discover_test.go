@@ -52,6 +52,7 @@ service "c" {
 	}
 	dr, want := c.Source.Fallbacks[0].Query, c.Discover
 	want.Datacenter, want.Tags, want.Filter, want.NodeMetaIs, want.OnlyPassing = "dc2", []string{"y"}, "Service.Port > 1", map[string]string{"rack": "1"}, true
+	want.Service, want.BackupTag = "", ""
 	for _, x := range []struct {
 		name      string
 		got, want any
@@ -91,6 +92,8 @@ func TestSourceProblems(t *testing.T) {
 		"discover {\n fallback \"a\" {\n  file = \"x\"\n }\n}":                            `f.hcl:5:10: fallback "a": file "x" is no absolute path`,
 		"discover {\n fallback \"a\" {\n  file = \"/x\"\n  prepared_query = \"q\"\n }\n}": "exclude each other",
 		"discover {\n fallback \"a\" {\n  file = \"/x\"\n  filter = \"a\"\n }\n}":         "do not go with",
+		"discover {\n fallback \"a\" {}\n}":                                               "f.hcl:1:1: fallback \"a\": it asks for what is asked for first",
+		"discover {\n fallback \"a\" {\n  file = \"/x\"\n  datacenter = \"d\"\n }\n}":     "datacenter does not go with",
 	} {
 		_, err := loadText("service \"x\" {\nlisten = \":1\"\n"+text+"\n}\n", nil)
 		for _, w := range strings.Split(want, "|") {

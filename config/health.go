@@ -14,8 +14,8 @@ func checkTable(c *healthcheck.Config) *block {
 		label: choice(&c.Kind, healthcheck.Kinds()),
 		settings: []setting{
 			{name: "interval", dest: duration(&c.Interval)},
-			{name: "fast_interval", dest: duration(&c.FastInterval)},
-			{name: "timeout", dest: duration(&c.Timeout)},
+			{name: "fast_interval", dest: duration(&c.FastInterval), empty: "the smaller of interval and 1s"},
+			{name: "timeout", dest: duration(&c.Timeout), empty: "the smaller of interval and 2s"},
 			{name: "rise", dest: count(&c.Rise)},
 			{name: "fall", dest: count(&c.Fall)},
 			{name: "spread", dest: ratio(&c.Spread)},

@@ -19,28 +19,31 @@ import (
 // checks are the active checks of one service's endpoints; nil: there are none.
 type checks struct {
 	checker *healthcheck.Checker
+	apart   bool // another port is asked than requests go to
 }
 
 func newChecks(c *ServiceConfig, env balance.Env, log hclog.Logger) *checks {
 	if c.Check.Kind == "" {
 		return nil
 	}
-	return &checks{healthcheck.New(c.Check, healthcheck.Env{
+	checker := healthcheck.New(c.Check, healthcheck.Env{
 		Now: env.Now, Rand: env.Rand, Logger: log.Named("check"),
 		// The engine says what is wrong with the files.
 		TLS: h1.ClientTLS(c.HTTP.TLS, nil, env.Now),
-	})}
+	})
+	return &checks{checker, c.Check.Port != 0}
 }
 
 // run checks until ctx ends; set is told of each change of an endpoint.
 func (c *checks) run(ctx context.Context, set func(id string, s balance.CheckState)) error {
-	return c.checker.Run(ctx, func(id string, v healthcheck.Verdict) { set(id, checkState(v)) })
+	return c.checker.Run(ctx, func(id string, v healthcheck.Verdict) { set(id, c.state(v)) })
 }
 
-func checkState(v healthcheck.Verdict) balance.CheckState {
+func (c *checks) state(v healthcheck.Verdict) balance.CheckState {
 	return balance.CheckState{
-		Known: v.State != healthcheck.Unknown, Up: v.State == healthcheck.Up,
-		Unreachable: v.Unreachable, Since: v.Since, Error: v.Error,
+		Addr: v.Addr, Known: v.State != healthcheck.Unknown, Up: v.State == healthcheck.Up,
+		// Another port that is closed does not say that requests cannot get through.
+		Unreachable: v.Unreachable && !c.apart, Since: v.Since, Error: v.Error,
 	}
 }
 
@@ -56,20 +59,24 @@ func (c *checks) follow(set []discovery.Instance) {
 }
 
 // probe asks an instance that the registry lost whether it lives: by a check, or
-// by a connection where there are none.
+// by a connection where there are none, or where the check's own port is closed.
 func (c *checks) probe(ctx context.Context, i discovery.Instance) error {
 	if c != nil {
 		err := c.checker.Once(ctx, healthcheck.Target{ID: i.ID, Addr: i.HostPort()})
 		if errors.Is(err, healthcheck.ErrNoVerdict) {
-			err = fmt.Errorf("%w: %w", discovery.ErrNoVerdict, err)
+			return fmt.Errorf("%w: %w", discovery.ErrNoVerdict, err)
 		}
-		return err
+		if err == nil || !c.apart || !healthcheck.Unreachable(err) {
+			return err
+		}
 	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", i.HostPort())
 	if err != nil {
 		return err
 	}
+	// Reset, so that it leaves nothing behind in TIME_WAIT.
+	_ = conn.(*net.TCPConn).SetLinger(0)
 	return conn.Close()
 }
 

@@ -1,10 +1,13 @@
 package sidecar
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,7 +35,8 @@ type SourceConfig struct {
 // PreparedQuery may be given; else it is a service in Consul.
 type Fallback struct {
 	Name string // of its own in the service; 1 to 64 letters, digits, - and _
-	// Query is that of a service in Consul.
+	// Query selects instances in Consul; its Service "" is that of the first source.
+	// What says how instances are understood is taken from there too.
 	Query discovery.Query
 	// Addresses are HOST:PORT each, 1000 at most.
 	Addresses     []string
@@ -58,10 +62,13 @@ func (s *ServiceConfig) preparedQuery() discovery.PreparedQuery {
 	return discovery.PreparedQuery{Query: s.Discover, Name: s.Source.QueryName, Poll: s.Source.QueryPoll}
 }
 
-// DefaultFallback returns a fallback that names nothing but itself: the same
-// service.
-func DefaultFallback(name, service string) *Fallback {
-	return &Fallback{Name: name, Query: discovery.DefaultQuery(service)}
+// fallbackQuery is what f asks of Consul: of the same service unless it names another,
+// whose instances mean the same.
+func (s *ServiceConfig) fallbackQuery(f *Fallback) discovery.Query {
+	q := f.Query
+	q.Service = cmp.Or(q.Service, s.Discover.Service)
+	q.BackupTag, q.BackupWeight, q.NodeMeta = s.Discover.BackupTag, s.Discover.BackupWeight, s.Discover.NodeMeta
+	return q
 }
 
 // validateSource reports everything that is wrong with where instances are learnt from.
@@ -93,7 +100,7 @@ func (s *ServiceConfig) validateSource() error {
 	}
 	seen := map[string]bool{}
 	for _, f := range s.Source.Fallbacks {
-		if err := f.validate(); err != nil {
+		if err := s.validateFallback(f); err != nil {
 			errs = append(errs, fmt.Errorf("fallback %q: %w", f.Name, err))
 		}
 		if seen[f.Name] {
@@ -104,7 +111,7 @@ func (s *ServiceConfig) validateSource() error {
 	return errors.Join(errs...)
 }
 
-func (f *Fallback) validate() error {
+func (s *ServiceConfig) validateFallback(f *Fallback) error {
 	notName := func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
 	}
@@ -117,20 +124,29 @@ func (f *Fallback) validate() error {
 			given++
 		}
 	}
-	if given > 1 {
+	q := s.fallbackQuery(f)
+	switch {
+	case given > 1:
 		return errors.New("addresses, file and prepared_query exclude each other")
-	}
-	if given == 1 && !f.plain() {
+	case given == 1 && !f.plain():
 		return errors.New("tags, filter, node_meta and only_passing select in Consul: they do not go with addresses, file or prepared_query")
-	}
-	if f.File != "" && !filepath.IsAbs(f.File) {
+	case given == 1 && f.PreparedQuery == "" && f.Query.Datacenter != "":
+		return errors.New("datacenter does not go with addresses or file")
+	case given == 0 && s.Source.Kind == "consul" && sameQuestion(q, s.Discover):
+		return errors.New("it asks for what is asked for first: name another datacenter, service or the like")
+	case f.File != "" && !filepath.IsAbs(f.File):
 		return fmt.Errorf("file %.200q is no absolute path", f.File)
-	}
-	if len(f.Addresses) > 1000 {
+	case len(f.Addresses) > 1000:
 		return fmt.Errorf("%d addresses, allowed are up to 1000", len(f.Addresses))
 	}
-	_, err := f.instances()
-	return errors.Join(err, f.Query.Validate())
+	_, err := f.instances(q.Service)
+	return errors.Join(err, q.Validate())
+}
+
+// sameQuestion reports whether two queries select the same instances.
+func sameQuestion(a, b discovery.Query) bool {
+	return a.Service == b.Service && a.Datacenter == b.Datacenter && a.Filter == b.Filter && a.OnlyPassing == b.OnlyPassing &&
+		slices.Equal(a.Tags, b.Tags) && maps.Equal(a.NodeMetaIs, b.NodeMetaIs)
 }
 
 // plain reports whether nothing is asked for that only Consul can answer.
@@ -140,7 +156,7 @@ func (f *Fallback) plain() bool {
 }
 
 // instances are those of Addresses.
-func (f *Fallback) instances() ([]discovery.Instance, error) {
+func (f *Fallback) instances(service string) ([]discovery.Instance, error) {
 	set := make([]discovery.Instance, 0, len(f.Addresses))
 	seen := map[string]bool{}
 	for _, a := range f.Addresses {
@@ -148,7 +164,7 @@ func (f *Fallback) instances() ([]discovery.Instance, error) {
 		if !ok {
 			return nil, fmt.Errorf("addresses has %.200q, which is not HOST:PORT", a)
 		}
-		i := discovery.Instance{ID: "static/" + a, Service: f.Query.Service, Address: host, Port: port, Weight: 1}
+		i := discovery.Instance{ID: "static/" + a, Service: service, Address: host, Port: port, Weight: 1}
 		if err := i.Validate(); err != nil {
 			return nil, fmt.Errorf("addresses has %.200q: %w", a, err)
 		}
@@ -213,11 +229,10 @@ func (sc *Sidecar) newSource(s *service, log hclog.Logger) discovery.Source {
 }
 
 func (sc *Sidecar) fallback(c *ServiceConfig, f *Fallback, env discovery.Env) discovery.Source {
-	q, block := f.Query, c.Name+"@"+f.Name
-	q.NodeMeta = c.Discover.NodeMeta
+	q, block := c.fallbackQuery(f), c.Name+"@"+f.Name
 	switch {
 	case len(f.Addresses) > 0:
-		set, _ := f.instances() // validated
+		set, _ := f.instances(q.Service) // validated
 		return discovery.NewStatic(set)
 	case f.File != "":
 		return discovery.NewFile(discovery.DefaultFileQuery(q.Service, f.File), sc.cfg.Consul, env)

@@ -274,7 +274,7 @@ func TestLiars(t *testing.T) {
 			if err != nil && strings.Contains(err.Error(), secret) {
 				t.Errorf("the secret is in %v", err)
 			}
-			if err != nil && (unreachable(err) || errors.Is(err, ErrNoVerdict)) {
+			if err != nil && (Unreachable(err) || errors.Is(err, ErrNoVerdict)) {
 				t.Errorf("%v: not what happened", err)
 			}
 		})
@@ -300,10 +300,10 @@ func TestTCP(t *testing.T) {
 	c.Kind = "tcp"
 	wants(t, once(t, c, rawServer(t, func(net.Conn) {})), "")
 	err := once(t, c, freeAddr(t))
-	if wants(t, err, "nothing listens"); !unreachable(err) {
+	if wants(t, err, "nothing listens"); !Unreachable(err) {
 		t.Errorf("%v: reachable?", err)
 	}
-	if err := once(t, c, "no address"); !unreachable(err) {
+	if err := once(t, c, "no address"); !Unreachable(err) {
 		t.Error(err)
 	}
 }
@@ -343,7 +343,7 @@ func TestResolver(t *testing.T) {
 			return nil, &net.OpError{Op: "dial", Err: x.dns}
 		}
 		err := New(httpConfig(nil), Env{Dial: dial}).Once(t.Context(), Target{Addr: "web:80"})
-		if errors.Is(err, ErrNoVerdict) != x.ours || unreachable(err) == x.ours {
+		if errors.Is(err, ErrNoVerdict) != x.ours || Unreachable(err) == x.ours {
 			t.Errorf("%v", err)
 		}
 	}

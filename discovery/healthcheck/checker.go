@@ -93,7 +93,7 @@ type Checker struct {
 
 // New returns a Checker without targets. c must be valid and have a Kind.
 func New(c Config, env Env) *Checker {
-	env = env.withDefaults()
+	c, env = c.filled(), env.withDefaults()
 	return &Checker{
 		cfg: c, env: env, check: newCheck(c, env),
 		wake:    make(chan struct{}, 1),
@@ -129,7 +129,7 @@ func (c *Checker) SetTargets(targets []Target) {
 	for id, t := range next {
 		if c.targets[id] == nil {
 			added := &target{Target: t, c: c, at: now + c.uniform(c.cfg.FastInterval)}
-			added.status.Since = now
+			added.status.Since, added.status.Addr = now, t.Addr
 			c.targets[id] = added
 			heap.Push(&c.due, added)
 		}

@@ -19,9 +19,10 @@ type Config struct {
 	// Interval is the time between two checks of one endpoint, 100 ms to 1 h.
 	Interval time.Duration
 	// FastInterval takes its place for an endpoint that is new, or whose last result is
-	// not what its state says, 10 ms to Interval.
+	// not what its state says, 10 ms to Interval; 0: the smaller of Interval and 1 s.
 	FastInterval time.Duration
-	// Timeout bounds one check, connecting included, 10 ms to Interval.
+	// Timeout bounds one check, connecting included, 10 ms to Interval; 0: the smaller of
+	// Interval and 2 s.
 	Timeout time.Duration
 	// Rise is how many successes in a row bring an endpoint up that was down, 1 to 100.
 	// One that is new is up after the first.
@@ -68,10 +69,6 @@ func DefaultConfig() Config {
 	return Config{
 		// NGINX's. HAProxy's 2 s is for one proxy: here there are as many as there are clients.
 		Interval: 5 * time.Second,
-		// A dead endpoint is out within three checks of a second each, not of five.
-		FastInterval: time.Second,
-		// A backend that needs longer for this does not do for requests either.
-		Timeout: 2 * time.Second,
 		// HAProxy's: one lost packet takes nobody out, one lucky answer brings nobody back.
 		Rise: 2,
 		Fall: 3,
@@ -83,6 +80,19 @@ func DefaultConfig() Config {
 			Statuses: []string{"200-399"}, // what browsers take for an answer, as HAProxy does
 		},
 	}
+}
+
+// filled returns the configuration with the values that depend on others.
+func (c Config) filled() Config {
+	if c.FastInterval == 0 {
+		// A dead endpoint is out within three checks of a second each, not of five.
+		c.FastInterval = min(c.Interval, time.Second)
+	}
+	if c.Timeout == 0 {
+		// A backend that needs longer for this does not do for requests either.
+		c.Timeout = min(c.Interval, 2*time.Second)
+	}
+	return c
 }
 
 // Validate reports everything that is wrong with the configuration. No value of a
@@ -99,10 +109,10 @@ func (c Config) Validate() error {
 	if c.Interval < 100*time.Millisecond || c.Interval > time.Hour {
 		bad("interval %s is outside 100ms to 1h", c.Interval)
 	}
-	if c.FastInterval < 10*time.Millisecond || c.FastInterval > c.Interval {
+	if c.FastInterval != 0 && c.FastInterval < 10*time.Millisecond || c.FastInterval > c.Interval {
 		bad("fast_interval %s is outside 10ms to %s (the interval)", c.FastInterval, c.Interval)
 	}
-	if c.Timeout < 10*time.Millisecond || c.Timeout > c.Interval {
+	if c.Timeout != 0 && c.Timeout < 10*time.Millisecond || c.Timeout > c.Interval {
 		bad("timeout %s is outside 10ms to %s (the interval): checks of one endpoint must not overlap", c.Timeout, c.Interval)
 	}
 	if c.Rise < 1 || c.Rise > 100 {

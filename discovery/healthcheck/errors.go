@@ -25,8 +25,8 @@ type connectError struct{ error }
 
 func (e connectError) Unwrap() error { return e.error }
 
-// unreachable reports whether no connection could be made.
-func unreachable(err error) bool {
+// Unreachable reports whether a check failed because no connection could be made.
+func Unreachable(err error) bool {
 	var c connectError
 	return errors.As(err, &c)
 }

@@ -100,7 +100,7 @@ func TestGRPCGo(t *testing.T) {
 		t.Error("h2c to a server by TLS")
 	}
 	err = New(patient(grpcConfig("")), Env{TLS: trust}).Once(t.Context(), Target{Addr: plain})
-	if wants(t, err, "does not speak TLS"); !unreachable(err) {
+	if wants(t, err, "does not speak TLS"); !Unreachable(err) {
 		t.Error(err)
 	}
 }
@@ -170,7 +170,7 @@ func TestGRPCAnswers(t *testing.T) {
 			})
 			err := once(t, grpcConfig("web"), addr)
 			wants(t, err, x.want)
-			if unreachable(err) || errors.Is(err, ErrNoVerdict) {
+			if Unreachable(err) || errors.Is(err, ErrNoVerdict) {
 				t.Errorf("%v: not what happened", err)
 			}
 		})

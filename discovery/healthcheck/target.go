@@ -31,6 +31,7 @@ func (s State) String() string {
 
 // Verdict is the state of an endpoint after a check.
 type Verdict struct {
+	Addr  string // of the instance; Config.Port may take the place of its port
 	State State
 	// Since is when State began, on Env.Now.
 	Since time.Duration
@@ -44,8 +45,7 @@ type Verdict struct {
 
 // TargetStatus is what the checks of one target came to. Times are on Env.Now.
 type TargetStatus struct {
-	ID   string
-	Addr string // of the instance; Config.Port may take the place of its port
+	ID string
 	// Verdict is the state now and the last check that said anything.
 	Verdict
 	Checks    uint64 // that were made, with or without a verdict
@@ -123,7 +123,7 @@ func (t *target) deliver(err error, begun, end time.Duration) {
 	}
 	before := s.Verdict
 	s.LastAt, s.Took = end, end-begun
-	s.Unreachable = unreachable(err)
+	s.Unreachable = Unreachable(err)
 	s.Error = ""
 	if err != nil {
 		s.Error = s.LastError

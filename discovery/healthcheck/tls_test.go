@@ -100,13 +100,13 @@ func TestTLS(t *testing.T) {
 				t.Error("a TCP check by TLS made no handshake")
 			}
 			wants(t, err, x.want)
-			if !unreachable(err) {
+			if !Unreachable(err) {
 				t.Errorf("%s: %v: reachable?", name, err)
 			}
 		}
 		own := errors.New("no file")
 		err := once(kind, Env{TLS: func(string) (*tls.Config, error) { return nil, own }}, Target{Addr: addr})
-		if !errors.Is(err, ErrNoVerdict) || !errors.Is(err, own) || unreachable(err) {
+		if !errors.Is(err, ErrNoVerdict) || !errors.Is(err, own) || Unreachable(err) {
 			t.Errorf("this machine's own fault: %v", err)
 		}
 		wants(t, once(kind, Env{TLS: func(string) (*tls.Config, error) { return nil, nil }}, Target{Addr: plain}), "")

@@ -231,6 +231,7 @@ func (s *snapshot) admits(m *member, now time.Duration) bool {
 
 // CheckState is what active checks say of an endpoint.
 type CheckState struct {
+	Addr        string        // HOST:PORT of the instance that was asked; "": unknown
 	Known       bool          // there has been a result
 	Up          bool          // meaningful if Known
 	Unreachable bool          // the last check could not connect
