@@ -33,12 +33,19 @@ const (
 	balanceCase = "balance"
 	flaskCase   = "flask"
 	agentCase   = "agent"
+
+	discoveryCase = "discovery"
+	catalogCase   = "catalog"
 )
 
 // ownFleet are the cases with backends of their own. They take minutes and
-// measure the choice of backends or agents, not the proxy: they are run when asked
-// for.
-func ownFleet() []string { return []string{balanceCase, flaskCase, agentCase} }
+// measure the choice of backends, agents or discovery, not the proxy: they are run
+// when asked for.
+func ownFleet() []string { return append([]string{balanceCase, flaskCase, agentCase}, ownConsul()...) }
+
+// ownConsul are those of them with a Consul cluster of their own, and without
+// peers.
+func ownConsul() []string { return []string{discoveryCase, catalogCase} }
 
 func caseNames() []string {
 	var names []string
@@ -84,6 +91,10 @@ func (b *bench) runCase(ctx context.Context, name string) ([]*result, error) {
 		return b.flask(ctx)
 	case agentCase:
 		r, err = b.agentCost(ctx)
+	case discoveryCase:
+		r, err = b.discovery(ctx)
+	case catalogCase:
+		r, err = b.catalog(ctx)
 	default:
 		i := slices.IndexFunc(closedCases(), func(c closedCase) bool { return c.name == name })
 		r, err = b.closedLoop(ctx, closedCases()[i]) // chooseCases knows no others

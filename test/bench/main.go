@@ -8,6 +8,8 @@
 //	go run ./test/bench -cases balance     the choice of backends under load
 //	go run ./test/bench -cases flask       the same, where two of three backends sleep
 //	go run ./test/bench -cases agent       what agents and asking them cost
+//	go run ./test/bench -cases discovery   from a change in Consul to the requests, in 20 minutes
+//	go run ./test/bench -cases catalog     what 500 services with 10,000 instances cost, in 6 minutes
 //	go run ./test/bench -profile cmd/outrigger/default.pgo
 package main
 
@@ -79,8 +81,8 @@ func parseOptions(args []string, errs io.Writer) (options, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(errs)
 	list := fs.String("cases", "all", "comma-separated; \"all\" is all but slow, "+strings.Join(ownFleet(), ", ")+"; there are "+strings.Join(caseNames(), ", "))
-	fs.IntVar(&opt.rounds, "rounds", 5, "rounds of each case, 1 to 100; the proxies take turns within each")
-	fs.IntVar(&opt.seconds, "seconds", 3, "seconds of load per round and proxy, 1 to 600; for slow the least time of an attack; balance takes five times as long, flask as long as it takes")
+	fs.IntVar(&opt.rounds, "rounds", 5, "rounds of each case, 1 to 100; the proxies take turns within each; discovery and catalog do a fifth of them")
+	fs.IntVar(&opt.seconds, "seconds", 3, "seconds of load per round and proxy, 1 to 600; for slow the least time of an attack; balance takes five times as long, catalog twenty times, flask and discovery as long as they take")
 	loads := fs.String("loads", "50,70,90", "loads of the case balance, comma-separated, in percent of capacity, 1 to 200")
 	fs.StringVar(&opt.picture, "picture", "", "draw the results of the case balance into `FILE`, as SVG")
 	fs.BoolVar(&opt.quick, "quick", false, "2 rounds of 1 s: shows that it works, no more")

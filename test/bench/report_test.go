@@ -118,7 +118,7 @@ func TestOptions(t *testing.T) {
 		{nil, all[:len(all)-len(ownFleet())-1]},
 		{[]string{"-cases", "slow"}, []string{slowCase}},
 		{[]string{"-cases", "all,slow"}, all[:len(all)-len(ownFleet())]},
-		{[]string{"-cases", "flask,all,agent,balance,slow"}, all},
+		{[]string{"-cases", "flask,all,agent,balance,slow,catalog,discovery"}, all},
 		{[]string{"-cases", "balance", "-loads", "0"}, nil},
 		{[]string{"-cases", "balance", "-picture", "x.svg"}, []string{balanceCase}},
 		{[]string{"-cases", "flask", "-picture", "x.svg"}, nil},

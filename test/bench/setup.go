@@ -83,7 +83,10 @@ func (b *bench) setUp(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.startConsul(ctx)
+	if b.shared() {
+		return b.startConsul(ctx)
+	}
+	return nil
 }
 
 // askVersions fills in what the JSON file tells of the programs. wrk has no
@@ -109,8 +112,17 @@ func (b *bench) classic() bool {
 	return b.opt.profile != "" || slices.ContainsFunc(b.opt.cases, func(name string) bool { return !slices.Contains(ownFleet(), name) })
 }
 
+// shared tells whether a chosen case needs the Consul and the peers that all have
+// in common.
+func (b *bench) shared() bool {
+	return b.opt.profile != "" || slices.ContainsFunc(b.opt.cases, func(name string) bool { return !slices.Contains(ownConsul(), name) })
+}
+
 // needed are the programs that the chosen cases run.
 func (b *bench) needed() []string {
+	if !b.shared() {
+		return nil
+	}
 	names := []string{"nginx"} // it is the backends too
 	if b.classic() {
 		names = append(names, "wrk")
