@@ -20,8 +20,9 @@ import (
 // The case discovery: how long it takes from Consul to the first request, and to
 // the last.
 const (
-	discoveryStanding = 3   // backends that are always there
-	discoveryRate     = 200 // requests per second
+	discoveryLanes    = 5   // services that are measured side by side: a run is mostly waiting
+	discoveryStanding = 3   // backends that are always there, of each
+	discoveryRate     = 200 // requests per second, of each
 	// discoveryRest is the time before what is measured: a sidecar reads twice at
 	// once and then once a second (rate_burst, rate_interval), and registering or
 	// deregistering takes two reads. Without it that pace would be measured.
@@ -59,10 +60,10 @@ const (
 	discoveryBlocking  = "agent asks the servers"
 )
 
-// discoveryRuns is the number of runs in a round.
+// discoveryRuns is the number of runs in a round, all services together.
 func (b *bench) discoveryRuns() int {
 	if b.opt.quick {
-		return 3
+		return 2 * discoveryLanes
 	}
 	return min(100, 20*b.opt.rounds)
 }
@@ -75,9 +76,9 @@ func (b *bench) discovery(ctx context.Context) (*result, error) {
 	r := &result{
 		Name: discoveryCase, Title: "from a change in Consul to the requests", metrics: discoveryMetrics(), headline: keyFirst50,
 		names: []string{discoveryStreaming, discoveryBlocking},
-		Setting: fmt.Sprintf("%d round(s) of %d runs, one each %v or so; three Consul servers and a client agent; %d backends and one that comes and goes;\n"+
-			"%d requests/s, so that a backend gets one each %d ms; times begin when Consul's API has answered; slow_start is off",
-			b.ownRounds(), b.discoveryRuns(), 2*discoveryRest+2*discoveryLook, discoveryStanding, discoveryRate, 1000*(discoveryStanding+1)/discoveryRate),
+		Setting: fmt.Sprintf("%d round(s) of %d runs over %d services; three Consul servers and a client agent; each has %d backends and one that comes and goes\n"+
+			"about every %v, and %d requests/s, so that a backend gets one each %d ms; times begin when Consul's API has answered; slow_start is off",
+			b.ownRounds(), b.discoveryRuns(), discoveryLanes, discoveryStanding, 2*discoveryRest+2*discoveryLook, discoveryRate, 1000*(discoveryStanding+1)/discoveryRate),
 	}
 	for i := range b.ownRounds() {
 		values := round{}
@@ -100,40 +101,25 @@ func (b *bench) discoveryRow(ctx context.Context, streaming bool) (figures, erro
 		return nil, err
 	}
 	defer cluster.Stop() // it has to go either way, and Stop kills
-	d := &discoveryRig{}
-	defer d.close()
-	if d.client, err = cluster.Agent.Client(); err != nil {
-		return nil, err
-	}
-	for i := range discoveryStanding {
-		if _, err := d.register("standing-"+strconv.Itoa(i), nil); err != nil {
-			return nil, err
-		}
-	}
-	addr, admin, stop, err := b.discoverySidecar(ctx, cluster.Agent.Addr())
+	addrs, admin, stop, err := b.discoverySidecar(ctx, cluster.Agent.Addr())
 	if err != nil {
 		return nil, err
 	}
 	defer stop()
-	load := &steadyLoad{url: "http://" + addr + "/", client: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
-	loading, end := context.WithCancel(ctx)
-	var done sync.WaitGroup
-	done.Go(func() { load.run(loading, discoveryRate) })
-	defer done.Wait()
-	defer end()
-	if err := pause(ctx, discoveryRest); err != nil {
-		return nil, err
-	}
+	var mu sync.Mutex
 	var first, last []float64
-	for i := range b.discoveryRuns() {
-		f, l, err := d.visit(ctx, "visitor-"+strconv.Itoa(i))
-		if err == nil {
-			err = load.failure()
-		}
-		if err != nil {
-			return nil, fmt.Errorf("run %d: %w", i+1, err)
-		}
-		first, last = append(first, f.Seconds()*1e3), append(last, l.Seconds()*1e3)
+	var failed error
+	var lanes sync.WaitGroup
+	for i, addr := range addrs {
+		lanes.Go(func() {
+			f, l, err := b.discoveryLane(ctx, cluster, laneName(i), addr)
+			mu.Lock()
+			defer mu.Unlock()
+			first, last, failed = append(first, f...), append(last, l...), errors.Join(failed, err)
+		})
+	}
+	if lanes.Wait(); failed != nil {
+		return nil, failed
 	}
 	text, err := b.get(ctx, admin, "/metrics")
 	if err != nil {
@@ -146,6 +132,53 @@ func (b *bench) discoveryRow(ctx context.Context, streaming bool) (figures, erro
 		keyLast50: percentile(last, 50), keyLast99: percentile(last, 99), keyLastMax: slices.Max(last),
 		keyRuns: float64(len(first)), keyReads: sumOf(text, "outrigger_discovery_answers_total") / float64(len(first)),
 	}, nil
+}
+
+func laneName(i int) string { return serviceName + "-" + strconv.Itoa(i) }
+
+// discoveryLane measures one service's part of the runs, in ms.
+func (b *bench) discoveryLane(ctx context.Context, cluster *harness.Cluster, service, addr string) (first, last []float64, err error) {
+	d := &discoveryRig{service: service}
+	defer d.close()
+	if d.client, err = cluster.Agent.Client(); err != nil {
+		return nil, nil, err
+	}
+	for i := range discoveryStanding {
+		if _, err := d.register("standing-"+strconv.Itoa(i), nil); err != nil {
+			return nil, nil, err
+		}
+	}
+	load := &steadyLoad{url: "http://" + addr + "/", client: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
+	for deadline := time.Now().Add(discoveryLong); ; {
+		if _, err = b.get(ctx, addr, "/"); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			return nil, nil, fmt.Errorf("%s does not serve: %w", service, err)
+		}
+		if err := pause(ctx, 50*time.Millisecond); err != nil {
+			return nil, nil, err
+		}
+	}
+	loading, end := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() { load.run(loading, discoveryRate) })
+	defer done.Wait()
+	defer end()
+	if err := pause(ctx, discoveryRest); err != nil {
+		return nil, nil, err
+	}
+	for i := range b.discoveryRuns() / discoveryLanes {
+		f, l, err := d.visit(ctx, "visitor-"+strconv.Itoa(i))
+		if err == nil {
+			err = load.failure()
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s, run %d: %w", service, i+1, err)
+		}
+		first, last = append(first, f.Seconds()*1e3), append(last, l.Seconds()*1e3)
+	}
+	return first, last, nil
 }
 
 // startCluster starts a Consul cluster away from the proxy's processor. agent is
@@ -167,30 +200,34 @@ func (b *bench) startCluster(ctx context.Context, agent string) (*harness.Cluste
 	return c, nil
 }
 
-// discoverySidecar starts a sidecar and waits until it serves.
-func (b *bench) discoverySidecar(ctx context.Context, consul string) (addr, admin string, stop func(), err error) {
-	ports, err := harness.FreePorts(2)
+// discoverySidecar starts a sidecar with a listener for each service, which have no
+// backend yet.
+func (b *bench) discoverySidecar(ctx context.Context, consul string) (addrs []string, admin string, stop func(), err error) {
+	ports, err := harness.FreePorts(1 + discoveryLanes)
 	if err != nil {
-		return "", "", nil, err
+		return nil, "", nil, err
 	}
-	addr = "127.0.0.1:" + strconv.Itoa(ports[0])
-	admin = "127.0.0.1:" + strconv.Itoa(ports[1])
-	config := fmt.Sprintf("consul { address = %q }\nadmin { listen = %q }\nlog { level = \"info\" }\nservice %q {\n  listen = %q\n  slow_start = \"0s\"\n}\n",
-		consul, admin, serviceName, addr)
+	admin = "127.0.0.1:" + strconv.Itoa(ports[0])
+	config := fmt.Sprintf("consul { address = %q }\nadmin { listen = %q }\nlog { level = \"info\" }\n", consul, admin)
+	for i, port := range ports[1:] {
+		addrs = append(addrs, "127.0.0.1:"+strconv.Itoa(port))
+		config += fmt.Sprintf("service %q {\n  listen = %q\n  slow_start = \"0s\"\n}\n", laneName(i), addrs[i])
+	}
 	p, err := b.spawn("discovery", b.binary, config, b.proxyCPU, []string{"GOMAXPROCS=1"}, "sidecar", "-config")
 	if err != nil {
-		return "", "", nil, err
+		return nil, "", nil, err
 	}
 	stop = func() { _ = p.Stop(2 * time.Second) } // it has to go either way, and Stop kills in the end
-	if err := await(ctx, p, "sidecar", func() error { _, err := b.get(ctx, addr, "/"); return err }); err != nil {
+	if err := await(ctx, p, "sidecar", func() error { _, err := b.get(ctx, admin, "/healthz"); return err }); err != nil {
 		stop()
-		return "", "", nil, err
+		return nil, "", nil, err
 	}
-	return addr, admin, stop, nil
+	return addrs, admin, stop, nil
 }
 
 // discoveryRig registers backends, which tell when they are asked.
 type discoveryRig struct {
+	service string
 	client  *api.Client
 	servers []*http.Server
 }
@@ -236,7 +273,7 @@ func (d *discoveryRig) register(id string, check *api.AgentServiceCheck) (*calle
 	d.servers = append(d.servers, s)
 	go func() { _ = s.Serve(l) }() // until close
 	err = d.client.Agent().ServiceRegister(&api.AgentServiceRegistration{
-		ID: id, Name: serviceName, Address: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, Check: check,
+		ID: d.service + "-" + id, Name: d.service, Address: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, Check: check,
 	})
 	if err != nil {
 		err = fmt.Errorf("register a backend in Consul: %w", err)
@@ -248,7 +285,7 @@ func (d *discoveryRig) register(id string, check *api.AgentServiceCheck) (*calle
 // registration to its first request, last that from the failure of its check to
 // its last; 0: none came after that.
 func (d *discoveryRig) visit(ctx context.Context, id string) (first, last time.Duration, err error) {
-	a, err := d.register(id, &api.AgentServiceCheck{CheckID: id, TTL: "1m", Status: api.HealthPassing})
+	a, err := d.register(id, &api.AgentServiceCheck{CheckID: d.service + "-" + id, TTL: "1m", Status: api.HealthPassing})
 	registered := time.Now()
 	if err != nil {
 		return 0, 0, err
@@ -265,7 +302,7 @@ func (d *discoveryRig) visit(ctx context.Context, id string) (first, last time.D
 	if err := pause(ctx, discoveryRest-time.Since(registered)); err != nil {
 		return 0, 0, err
 	}
-	if err := d.client.Agent().UpdateTTL(id, "", api.HealthCritical); err != nil {
+	if err := d.client.Agent().UpdateTTL(d.service+"-"+id, "", api.HealthCritical); err != nil {
 		return 0, 0, fmt.Errorf("fail a check in Consul: %w", err)
 	}
 	ill := time.Now()
@@ -281,7 +318,7 @@ func (d *discoveryRig) visit(ctx context.Context, id string) (first, last time.D
 			newest = ill
 		}
 	}
-	if err := d.client.Agent().ServiceDeregister(id); err != nil {
+	if err := d.client.Agent().ServiceDeregister(d.service + "-" + id); err != nil {
 		return 0, 0, fmt.Errorf("deregister a backend in Consul: %w", err)
 	}
 	return came.Sub(registered), newest.Sub(ill), pause(ctx, discoveryRest)
