@@ -41,7 +41,7 @@ func (c DampConfig) Validate() error {
 // Flap is the memory of one endpoint's falls. The zero value has none. It is a
 // value: DampConfig's methods make the next one of it.
 type Flap struct {
-	// Falls counts them all, as long as the endpoint is remembered.
+	// Falls counts them all, forgiven ones too, as long as the endpoint is remembered.
 	Falls uint64
 	// Until is the time until which the endpoint is held back.
 	Until time.Duration
@@ -72,6 +72,13 @@ func (c DampConfig) Fall(f Flap, now time.Duration) Flap {
 		p = min(p, free+1+math.Log2(float64(c.Max)/float64(c.Base)))
 	}
 	return Flap{Falls: f.Falls + 1, Damped: f.Damped, penalty: p, at: now}
+}
+
+// Forgiven returns f with what was before in the place of the falls since: they were
+// not the endpoint's own.
+func (f Flap) Forgiven(before Flap) Flap {
+	before.Falls = f.Falls
+	return before
 }
 
 // Rise returns f after a return at the time now, with the time until which the

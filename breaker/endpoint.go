@@ -38,8 +38,14 @@ type Endpoint struct {
 	lastFailure time.Duration
 
 	// noConn is when a connection could not be made, 0 if the last one could; while
-	// it is set, dirty is. Written under c.mu.
+	// it is set, dirty is. Written under c.mu. asked is whether anybody was told that
+	// it is set.
 	noConn atomic.Int64
+	asked  atomic.Bool
+	told   bool          // of noConn, by Changed; under c.mu
+	toldAt time.Duration // the last time; under c.mu
+	owed   bool          // to tell that it is over; under c.mu
+	overAt time.Duration // when that was told last; under c.mu
 
 	ejections atomic.Uint64
 	last      atomic.Uint32 // cause of the last ejection
@@ -136,7 +142,7 @@ func (e *Endpoint) Report(p Probe, v Verdict, now time.Duration) {
 	case v == Neutral:
 		c.settle(p, errIgnored)
 	case e.aside && p.done == nil:
-		// Nobody is sent there anyway.
+		// Others have taken it out: its failures would eject it for what is known.
 	default:
 		if c.current(p) {
 			e.lastFailure = now
@@ -187,26 +193,63 @@ func (e *Endpoint) Ejections() uint64 { return e.ejections.Load() }
 
 // Unreachable reports whether the last result was that no connection could be
 // made, whatever the breaker made of it. From again on, MaxEjection after it, that
-// is old news and one request may try.
+// is old news and one request may try. Whoever is told so here is told by Env.Changed
+// when it is over, a second later at most if there are requests.
 func (e *Endpoint) Unreachable() (again time.Duration, yes bool) {
+	if e.noConn.Load() == 0 {
+		return e.cfg.MaxEjection, false
+	}
+	e.asked.Store(true) // before the next line: see reached
 	at := time.Duration(e.noConn.Load())
 	return at + e.cfg.MaxEjection, at != 0
 }
 
-// reached notes whether there was a connection. The caller holds c.mu.
-func (e *Endpoint) reached(yes bool, now time.Duration) {
-	again, was := e.Unreachable()
-	switch {
-	case !yes:
-		e.noConn.Store(max(1, int64(now)))
-		e.dirty.Store(true) // or the next success would not come this far
-		if was && now < again {
-			return
-		}
-	case !was:
-		return
-	default:
-		e.noConn.Store(0)
+// Reached tells that a connection could be made by other means than a request, and
+// reports whether the last result was that none could.
+func (e *Endpoint) Reached(now time.Duration) bool {
+	if e.noConn.Load() == 0 {
+		return false
 	}
-	e.c.env.Changed()
+	e.c.mu.Lock()
+	defer e.c.mu.Unlock()
+	was := e.noConn.Load() != 0
+	e.reached(true, now)
+	return was
+}
+
+// tellEvery is how often an endpoint that can now be reached and now not tells of
+// either, while it takes requests, so that there will be a next time.
+const tellEvery = time.Second
+
+// reached notes whether there was a connection, and tells of a change where that may
+// decide anything: an address of which a part refuses must not have the snapshot
+// built anew with every request. The caller holds c.mu.
+func (e *Endpoint) reached(yes bool, now time.Duration) {
+	was := time.Duration(e.noConn.Load())
+	soon := func(last time.Duration) bool { return last != 0 && now < last+tellEvery }
+	if yes {
+		if was != 0 {
+			e.noConn.Store(0)
+			e.told = false
+			e.owed = e.asked.Swap(false) || e.owed
+		}
+		if e.owed && (!soon(e.overAt) || e.aside || State(e.c.state.Load()) != Closed) {
+			e.owed, e.overAt = false, now
+			e.c.env.Changed()
+		}
+		return
+	}
+	e.noConn.Store(max(1, int64(now)))
+	e.dirty.Store(true) // or the next success would not come this far
+	oldNews := was != 0 && now >= was+e.cfg.MaxEjection
+	if (!e.told || oldNews) && !soon(e.toldAt) && e.decides() {
+		e.told, e.toldAt = true, now
+		e.c.env.Changed()
+	}
+}
+
+// decides reports whether anybody may want to know that the endpoint cannot be
+// reached: while it is in service an ejection says it, if there is a place for one.
+func (e *Endpoint) decides() bool {
+	return e.aside || State(e.c.state.Load()) != Closed || e.guard.panic.Load() || !e.guard.room()
 }

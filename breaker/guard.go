@@ -8,7 +8,8 @@ type Guard struct {
 	percent int64
 	total   atomic.Int64 // endpoints that may take requests but for ejection
 	ejected atomic.Int64
-	causes  causes // of the ejections so far
+	panic   atomic.Bool // see SetPanic
+	causes  causes      // of the ejections so far
 }
 
 // NewGuard returns a guard that allows maxEjectedPercent (0 to 100) of the
@@ -18,6 +19,11 @@ func NewGuard(maxEjectedPercent int) *Guard { return &Guard{percent: int64(maxEj
 // SetTotal tells how many endpoints there are to eject from.
 func (g *Guard) SetTotal(n int) { g.total.Store(int64(n)) }
 
+// SetPanic tells whether health is ignored, or may come to be, but for who cannot be
+// reached: from then on every endpoint tells of that. To be called before they are
+// asked.
+func (g *Guard) SetPanic(yes bool) { g.panic.Store(yes) }
+
 // Ejected returns how many are out now.
 func (g *Guard) Ejected() int { return int(g.ejected.Load()) }
 
@@ -25,12 +31,8 @@ func (g *Guard) Ejected() int { return int(g.ejected.Load()) }
 // connections may take all places but the last endpoint's.
 func (g *Guard) enter(gone bool) bool {
 	for {
-		n, total := g.ejected.Load(), g.total.Load()
-		room := total * g.percent / 100
-		if gone {
-			room = max(room, total-1)
-		}
-		if n+1 > min(room, total-1) {
+		n := g.ejected.Load()
+		if n+1 > g.places(gone) {
 			return false
 		}
 		if g.ejected.CompareAndSwap(n, n+1) {
@@ -38,6 +40,19 @@ func (g *Guard) enter(gone bool) bool {
 		}
 	}
 }
+
+// places is how many may be out.
+func (g *Guard) places(gone bool) int64 {
+	total := g.total.Load()
+	room := total * g.percent / 100
+	if gone {
+		room = max(room, total-1)
+	}
+	return min(room, total-1)
+}
+
+// room reports whether any endpoint would find a place now.
+func (g *Guard) room() bool { return g.ejected.Load()+1 <= g.places(false) }
 
 // join takes a place, free or not: for one that comes back ejected.
 func (g *Guard) join() { g.ejected.Add(1) }

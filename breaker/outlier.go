@@ -9,7 +9,9 @@ import (
 )
 
 // OutlierConfig tunes ejection by success rate: an endpoint that fails more often
-// than the others of its service, by more than chance.
+// than the others of its service, by more than chance. It takes for granted that
+// requests are spread by chance: sidecar/balance compares none where keys or cookies
+// say who serves them.
 type OutlierConfig struct {
 	// MinHosts with at least Volume requests each in an Interval are needed to
 	// compare, 2 to 1000; 1 to 1000000.

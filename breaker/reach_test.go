@@ -20,6 +20,7 @@ func (o *one) wantUnreachable(what string, want bool, changes int64) {
 func TestUnreachable(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		o := w.endpoint(t, DefaultConfig())
+		o.guard.SetPanic(true)
 		o.wantUnreachable("new", false, 0)
 		o.send(Good, Bad, Neutral)
 		o.wantUnreachable("after a failure", false, 0)
@@ -32,8 +33,15 @@ func TestUnreachable(t *testing.T) {
 		}
 		o.send(Good)
 		o.wantUnreachable("after an answer", false, 1)
-		o.send(NoConn, Bad)
-		o.wantUnreachable("after a failure of one that was reached", false, 2)
+		o.send(NoConn)
+		o.wantUnreachable("after another time-out", true, 0) // it was told of one
+		o.send(Bad)
+		o.wantUnreachable("after a failure of one that was reached", false, 0)
+		time.Sleep(tellEvery)
+		o.send(Good)
+		o.wantUnreachable("a second later", false, 1)
+		o.send(Good)
+		o.wantUnreachable("and then", false, 0)
 		o.want(Closed)
 	})
 }
@@ -47,7 +55,7 @@ func TestNoConnCounts(t *testing.T) {
 		o.send(NoConn)
 		o.want(Open)
 		o.waitOut()
-		o.wantUnreachable("half-open", true, 2)
+		o.wantUnreachable("half-open", true, 1)
 		o.Report(o.probe(), Good, w.clock())
 		o.want(Closed)
 		if _, yes := o.Unreachable(); yes {
@@ -77,5 +85,87 @@ func TestUnreachableAside(t *testing.T) {
 		o.wantUnreachable("answers", false, 1)
 		o.SetEligible(true)
 		o.want(Closed)
+	})
+}
+
+// TestUnreachableToldSparingly: an endpoint of which a part refuses connections does
+// not have everything built anew with every request, nor at all while it is in
+// service and an ejection would tell; yet whoever was told hears of the end, and at
+// once where requests might not come.
+func TestUnreachableToldSparingly(t *testing.T) {
+	for name, c := range map[string]struct {
+		set         func(o *one)
+		least, most int // times that it is said to be unreachable
+		atOnce      bool
+	}{
+		"in service": {func(*one) {}, 0, 0, true},
+		"a panic":    {func(o *one) { o.guard.SetPanic(true) }, 3, 11, false},
+		"aside":      {func(o *one) { o.SetEligible(false) }, 9, 11, true},
+		"no place":   {func(o *one) { o.guard.SetTotal(1) }, 3, 11, false},
+	} {
+		bubble(t, func(t *testing.T, w *world) {
+			o := w.endpoint(t, DefaultConfig())
+			c.set(o)
+			builds, downs, thinks := 0, 0, false
+			build := func() { // as the balancer does when told
+				if w.changes.Swap(0) == 0 {
+					return
+				}
+				builds++
+				if _, thinks = o.Unreachable(); thinks {
+					downs++
+				}
+			}
+			for range 1000 { // in 10 s
+				o.send(NoConn)
+				build()
+				o.send(Good)
+				build()
+				if thinks && c.atOnce {
+					t.Fatalf("%s: unreachable after an answer", name)
+				}
+				o.send(Good)
+				time.Sleep(10 * time.Millisecond)
+			}
+			if downs < c.least || downs > c.most || builds > 22 {
+				t.Errorf("%s: said to be unreachable %d times, want %d to %d; %d builds", name, downs, c.least, c.most, builds)
+			}
+			time.Sleep(tellEvery)
+			o.send(Good)
+			if build(); thinks {
+				t.Errorf("%s: unreachable in the end", name)
+			}
+		})
+	}
+}
+
+// TestUnreachableEndsForWhoAsked: also if nobody was told of the beginning.
+func TestUnreachableEndsForWhoAsked(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		o := w.endpoint(t, DefaultConfig())
+		o.send(NoConn)
+		o.wantUnreachable("in service", true, 0)
+		o.guard.SetPanic(true) // and others are asked
+		o.send(Good)
+		o.wantUnreachable("it answers", false, 1)
+	})
+}
+
+// TestReached: somebody else connected.
+func TestReached(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		o := w.endpoint(t, DefaultConfig())
+		if o.Reached(w.clock()) {
+			t.Error("that is no news")
+		}
+		o.send(NoConn)
+		if !o.Reached(w.clock()) || o.Reached(w.clock()) {
+			t.Error("it is news once")
+		}
+		o.wantUnreachable("after that", false, 0)
+		o.send(NoConn)
+		o.wantUnreachable("refused again", true, 0)
+		o.Reached(w.clock())
+		o.wantUnreachable("who asked is told", false, 1)
 	})
 }

@@ -18,7 +18,7 @@ func serviceTable(c *sidecar.ServiceConfig) *block {
 			{name: "listen", dest: text(&c.Listen), required: true, address: true},
 			{name: "listen_mode", dest: text(&c.ListenMode)},
 			{name: "slow_start", dest: duration(&c.Balance.SlowStart), empty: "off"},
-			{name: "panic_threshold", dest: ratio(&c.Balance.PanicThreshold), empty: "only when all are ejected"},
+			{name: "panic_threshold", dest: ratio(&c.Balance.PanicThreshold), empty: "only when ejections and damping left none"},
 		},
 		blocks: []*block{
 			discoverTable(c),

@@ -38,7 +38,7 @@ func TestCheck(t *testing.T) {
 		if status != 0 || errs != "" {
 			t.Fatalf("%q: status %d\n%s", args, status, errs)
 		}
-		for _, want := range []string{"service \"web\" {\n  listen      = \"127.0.0.1:8080\"\n", `filter        = "Node == \"n1\""`, "level  = \"warn\"\n", "format = \"text\" # default\n", `"[redacted]"`} {
+		for _, want := range []string{"service \"web\" {\n  listen          = \"127.0.0.1:8080\"\n", `filter        = "Node == \"n1\""`, "level  = \"warn\"\n", "format = \"text\" # default\n", `"[redacted]"`} {
 			if !strings.Contains(out, want) {
 				t.Errorf("%q: %q is missing in\n%s", args, want, out)
 			}

@@ -67,7 +67,7 @@ web on 127.0.0.1:8080, p2c: two choices; 3 of 4 ready, PANIC: 1 of 4 endpoints h
   ENDPOINT  ADDRESS      WEIGHT  HEALTH                        STATE                    IN-FLIGHT  REQUESTS  FAILED  LATENCY  CPU  MEM  FIGURES  BREAKER                            TIER
   n1/a      10.0.0.1:80  1       critical, unlisted, check up  ready despite: critical  0          0         0       -        -    -    -        closed                             primary
   n2/a      10.0.0.2:80  1       passing, check down 4.0s      check down: status 500   0          0         0       -        -    -    -        closed                             primary
-  n3/a      10.0.0.3:80  1       passing, fell 6x              ready                    0          0         0       -        -    -    -        closed, ejected 3x (success_rate)  primary
+  n3/a      10.0.0.3:80  1       passing, fell 6x in all       ready                    0          0         0       -        -    -    -        closed, ejected 3x (success_rate)  primary
   @dr/n1/a  10.9.0.1:80  1       passing                       ready                    0          0         0       -        -    -    -        closed                             dr
 `
 

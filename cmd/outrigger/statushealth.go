@@ -93,7 +93,7 @@ func statusConsul(c *admin.ConsulDoc) string {
 }
 
 // statusHealth is what others say of the endpoint: the registry, active checks, and
-// how often it fell of late.
+// how often it fell, if that makes a difference now.
 func statusHealth(e *admin.EndpointDoc) string {
 	text := e.Health
 	if e.Unlisted {
@@ -106,7 +106,7 @@ func statusHealth(e *admin.EndpointDoc) string {
 		}
 	}
 	if e.Flaps != nil && *e.Flaps >= 2 { // below it nothing is made of them
-		text += fmt.Sprintf(", fell %dx", e.FallsTotal)
+		text += fmt.Sprintf(", fell %dx in all", e.FallsTotal)
 	}
 	return text
 }

@@ -49,7 +49,7 @@ func TestRiseAndFall(t *testing.T) {
 		if want := []time.Duration{500 * ms, 5500 * ms, 10500 * ms, 11500 * ms, 12500 * ms, 17500 * ms, 18500 * ms, 23500 * ms}; !slices.Equal(n.times("a:1")[:8], want) {
 			t.Errorf("checked at %v, want %v", n.times("a:1"), want)
 		}
-		if log.count("take an endpoint out") != 1 || log.count("bring an endpoint back") != 1 || log.count("nothing listens") != 1 {
+		if log.count("find an endpoint down") != 1 || log.count("find an endpoint well again") != 1 || log.count("nothing listens") != 1 {
 			t.Errorf("logged:\n%s", log.buf.String())
 		}
 	})
@@ -257,7 +257,7 @@ func TestHangingDoNotDelay(t *testing.T) {
 		if k := log.count("checks are late"); k < 1 || k > 5 {
 			t.Errorf("said %d times that checks are late", k)
 		}
-		if k := log.count("take an endpoint out"); k < maxLines || k > 5*maxLines || log.count("which are not named") < 1 {
+		if k := log.count("find an endpoint down"); k < maxLines || k > 5*maxLines || log.count("which are not named") < 1 {
 			t.Errorf("%d lines of 300 endpoints", k)
 		}
 		// They recover all at once.

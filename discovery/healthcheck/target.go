@@ -167,11 +167,11 @@ func (t *target) tell(before State) {
 		log.Debug("health checks find an endpoint well", "endpoint", t.ID, "address", t.Addr)
 	case s.State == Down && t.said.may(s.Since):
 		if t.said.on = t.c.lines.may(s.Since, log); t.said.on {
-			log.Warn("health checks take an endpoint out", "endpoint", t.ID, "address", t.Addr, "failures", s.InARow, "error", s.Error)
+			log.Warn("health checks find an endpoint down", "endpoint", t.ID, "address", t.Addr, "failures", s.InARow, "error", s.Error)
 		}
 	case s.State == Up && t.said.on:
 		t.said.on = false
-		log.Info("health checks bring an endpoint back", "endpoint", t.ID, "address", t.Addr, "successes", s.InARow)
+		log.Info("health checks find an endpoint well again", "endpoint", t.ID, "address", t.Addr, "successes", s.InARow)
 	}
 }
 

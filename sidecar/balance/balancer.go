@@ -35,7 +35,8 @@ type Balancer struct {
 	order   []*member // as Consul gave them
 	here    Place
 
-	failover failover // under mu
+	failover failover      // under mu
+	calmAt   time.Duration // when a panic ends that has enough; 0: it has not; under mu
 
 	queue    queue
 	sleepers sync.Pool // of *blocking
@@ -49,6 +50,7 @@ type Balancer struct {
 	pinMissed   atomic.Uint64
 	refused     [numReasons]atomic.Uint64
 
+	compares    bool // success rates; never changes
 	outliers    outliers
 	compared    tally
 	decisions   ring // by ticket of granted
@@ -59,6 +61,7 @@ type Balancer struct {
 	goneCount   int            // under mu
 
 	flapped  map[string]breaker.Flap // of endpoints that left; under mu
+	falls    map[string]fall         // within massTime, by ID; under mu
 	forgetAt time.Duration           // when to look through it; under mu
 	events   []Event                 // not told yet; under mu
 	telling  bool                    // somebody is at it; under mu
@@ -73,15 +76,18 @@ type member struct {
 	gauge Gauge  // nil: none
 	pin   uint64 // see Lease.Pin
 	inst  atomic.Pointer[discovery.Instance]
-	check atomic.Pointer[CheckState]   // nil: not known
+	check atomic.Pointer[checked]      // nil: not known
 	flap  atomic.Pointer[breaker.Flap] // nil: it never fell
 
 	// Of the newest snapshot, under Balancer.mu.
-	reason outReason
-	entry  entry
-	taking bool // requests like any other
-	served bool // has done so before
-	fallen bool // see follow
+	reason    outReason
+	entry     entry
+	proven    bool   // of the first set, or let in by Consul and check since
+	counts    bool   // in the panic threshold, see panic.go
+	taking    bool   // requests like any other: it is ready, and not for probes alone
+	past      past   // see slowstart.go
+	fallen    bool   // see follow
+	ejections uint64 // until the panic began
 
 	used    bool          // ready, where there are fallbacks; under Balancer.mu
 	fadeEnd time.Duration // of the fade it is in, 0: none; under Balancer.mu
@@ -147,6 +153,7 @@ func New(cfg Config, env Env) (*Balancer, error) {
 		members: map[string]*member{},
 		here:    cfg.Locality.here(),
 	}
+	b.compares = cfg.compares()
 	if cfg.Shadow.Policy != "" {
 		if b.shadow, err = newPolicy(cfg.Shadow, env.shadowRand()); err != nil {
 			return nil, err
@@ -284,7 +291,7 @@ func (b *Balancer) replace(instances []discovery.Instance) {
 }
 
 func (b *Balancer) join(inst discovery.Instance) *member {
-	m := &member{pin: picker.Hash(inst.ID), br: breaker.NewEndpoint(b.cfg.Breaker, b.guard, b.breakerEnv())}
+	m := &member{pin: picker.Hash(inst.ID), proven: !b.snap.Load().seen, br: breaker.NewEndpoint(b.cfg.Breaker, b.guard, b.breakerEnv())}
 	b.number(m)
 	m.ep = picker.NewEndpoint(inst.ID, inst.HostPort(), inst.Weight, b.cfg.MaxInFlight, m)
 	if b.env.NewConns != nil {

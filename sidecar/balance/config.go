@@ -32,9 +32,9 @@ type Config struct {
 	// full part, from a tenth on: 0 (at once), or 100ms to 10m.
 	SlowStart time.Duration
 	Locality  LocalityConfig
-	// PanicThreshold is the share of the listed endpoints that must be healthy,
-	// 0 to 1: below it health is ignored (see health.go). 0: only when every
-	// endpoint that Consul and checks let through is ejected.
+	// PanicThreshold is the share of the endpoints that would serve that must be
+	// healthy, 0 to 1: below it health is ignored (see panic.go). 0: only when every
+	// endpoint that Consul and checks let through is ejected, damped or refuses.
 	PanicThreshold float64
 	Damping        breaker.DampConfig
 	Failover       FailoverConfig

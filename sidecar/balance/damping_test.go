@@ -53,7 +53,7 @@ func TestFlapDamping(t *testing.T) {
 			r.noChance()
 			told := 0
 			r.env.Event = func(e Event) {
-				if e.Kind != "damped" || e.Warn || e.Message != "endpoint changes state too often: back in 4 s" || fmt.Sprint(e.Args) != "[id n/1 changes 3]" {
+				if e.Kind != "damped" || e.Warn || e.Message != "endpoint changes state too often: back in 4 s" || fmt.Sprint(e.Args) != "[id n/1 falls_total 3]" {
 					t.Errorf("%s: told %+v", name, e)
 				}
 				told++
@@ -199,14 +199,20 @@ func TestFlapMemoryIsBounded(t *testing.T) {
 			r.Update([]discovery.Instance{flapper})
 			r.Update([]discovery.Instance{})
 		}
+		stay := make([]discovery.Instance, 501) // or their falls were forgiven
+		for j := range stay {
+			stay[j] = instance(100_000 + j)
+			stay[j].Port = 1 + j
+		}
+		time.Sleep(massTime)
 		for i := range 40 { // each a deploy under new IDs
 			set := make([]discovery.Instance, 500)
 			for j := range set {
 				set[j] = instance(1000 + 500*i + j)
-				set[j].Port = 1 + (500*i+j)%60000
+				set[j].Port = 1000 + (500*i+j)%60000
 			}
-			r.Update(set)
-			r.Update([]discovery.Instance{})
+			r.Update(append(set, stay...))
+			r.Update(stay)
 			if remembered() > maxFlapped {
 				t.Fatalf("%d are remembered", remembered())
 			}
@@ -223,6 +229,171 @@ func TestFlapMemoryIsBounded(t *testing.T) {
 		r.Update([]discovery.Instance{flapper})
 		if n := remembered(); n != 1 {
 			t.Errorf("an hour later %d are remembered", n)
+		}
+	})
+}
+
+// TestMassFalls: when more than half fall at once it is whatever judges them that
+// fell, whichever way, and nobody is held back for it; with fewer, or one after the
+// other, it is theirs.
+func TestMassFalls(t *testing.T) {
+	for name, c := range map[string]struct {
+		n, fall int
+		apart   time.Duration
+		held    bool
+	}{
+		"all":                   {10, 10, 0, false},
+		"six of ten":            {10, 6, 0, false},
+		"five of ten":           {10, 5, 0, true},
+		"all within a second":   {10, 10, 90 * time.Millisecond, false},
+		"all, but over seconds": {10, 10, 600 * time.Millisecond, true},
+		"two of two":            {2, 2, 0, true},
+		"three of three":        {3, 3, 0, false},
+	} {
+		ways := map[string]func(r *rig, i int, out []bool){
+			"critical": func(r *rig, _ int, out []bool) {
+				set := instances(c.n)
+				for i := range set {
+					if out[i] {
+						set[i].Health = discovery.Critical
+					}
+				}
+				r.Update(set)
+			},
+			"left": func(r *rig, _ int, out []bool) {
+				set := []discovery.Instance{}
+				for i, x := range instances(c.n) {
+					if !out[i] {
+						set = append(set, x)
+					}
+				}
+				r.Update(set)
+			},
+			"check": func(r *rig, i int, out []bool) {
+				r.SetCheck(instance(i).ID, CheckState{Known: true, Up: !out[i]})
+				synctest.Wait()
+			},
+		}
+		for way, do := range ways {
+			bubble(t, func(t *testing.T) {
+				r := newRig(t, nil)
+				r.run()
+				r.Update(instances(c.n))
+				out := make([]bool, c.n)
+				set := func(to bool, apart time.Duration) {
+					for i := range c.fall {
+						if out[i] = to; apart > 0 || way == "check" {
+							do(r, i, out)
+							time.Sleep(apart)
+						}
+					}
+					if apart == 0 && way != "check" {
+						do(r, 0, out)
+					}
+				}
+				for range 4 {
+					set(true, c.apart)
+					time.Sleep(3 * time.Second)
+					set(false, 0)
+					time.Sleep(3 * time.Second)
+				}
+				synctest.Wait()
+				held := 0
+				for i, e := range r.Status().Endpoints {
+					if e.Damped > 0 {
+						held++
+					}
+					want := uint64(0)
+					if i < c.fall {
+						want = 4
+					}
+					if e.Falls != want { // forgiven is not forgotten
+						t.Errorf("%s, %s: endpoint %d fell %d times, want %d", name, way, i, e.Falls, want)
+					}
+				}
+				if want := map[bool]int{true: c.fall}[c.held]; held != want {
+					t.Errorf("%s, %s: %d are held back, want %d", name, way, held, want)
+				}
+			})
+		}
+	}
+}
+
+// TestMassFallForgivesItself alone: falls from before still count.
+func TestMassFallForgivesItself(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.noChance()
+		r.run()
+		r.Update(instances(4))
+		for range 4 {
+			r.Update(sick(4, 0))
+			time.Sleep(2 * time.Second)
+			r.Update(instances(4))
+		}
+		time.Sleep(20 * time.Second)
+		before := r.Status().Endpoints[0]
+		r.Update(sick(4, 0, 1, 2))
+		r.Update(instances(4))
+		after := r.Status().Endpoints
+		if before.Flaps < 3 || after[0].Flaps != before.Flaps || after[0].Damped == 0 || after[0].Falls != 5 {
+			t.Errorf("before %.2f, after %.2f, held back for %v, fell %d times", before.Flaps, after[0].Flaps, after[0].Damped, after[0].Falls)
+		}
+		if after[1].Flaps != 0 || after[1].Falls != 1 {
+			t.Errorf("the others: %+v", after[1])
+		}
+	})
+}
+
+// TestMassFallOfOneSource: each has a judge of its own.
+func TestMassFallOfOneSource(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.run()
+		set := func(critical ...int) []discovery.Instance {
+			set := sick(10, critical...)
+			for i := range 7 {
+				set[3+i].Tier = 1
+			}
+			return set
+		}
+		r.Update(set())
+		for range 5 {
+			r.Update(set(0, 1, 2, 3, 4, 5))
+			time.Sleep(2 * time.Second)
+			r.Update(set())
+			time.Sleep(2 * time.Second)
+		}
+		for i, e := range r.Status().Endpoints {
+			if held := e.Damped > 0; held != (i >= 3 && i <= 5) {
+				t.Errorf("endpoint %d: held back for %v", i, e.Damped)
+			}
+		}
+	})
+}
+
+// TestManyDampedAtOnce are told of by one line.
+func TestManyDampedAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.noChance()
+		var told []string
+		r.env.Event = func(e Event) {
+			if e.Kind == "damped" {
+				told = append(told, fmt.Sprint(e.Message, e.Args))
+			}
+		}
+		r.run()
+		r.Update(instances(10))
+		for range 3 {
+			r.Update(sick(10, 0, 1, 2, 3))
+			time.Sleep(2 * time.Second)
+			r.Update(instances(10))
+			time.Sleep(2 * time.Second)
+		}
+		want := "4 endpoints change state too often: back in 4 to 4 s[endpoints 4 one n/0]"
+		if len(told) != 1 || told[0] != want {
+			t.Errorf("told %q, want %q", told, want)
 		}
 	})
 }

@@ -69,7 +69,7 @@ const (
 	howQueued    uint64 = 1 << iota // it waited in the queue
 	howPinned                       // by affinity, not by the policy
 	howProbe                        // it tries whether an ejection is over
-	howPanic                        // ejections are ignored
+	howPanic                        // health was ignored, see health.go
 	howAgain                        // no other was left than one it was sent to before
 	howCompared                     // the shadow picked too
 	howDisagreed                    // and would have taken another, or none

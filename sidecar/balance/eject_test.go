@@ -192,7 +192,10 @@ func TestDeadHoldNoPlaces(t *testing.T) {
 		}
 		r.eject(2) // the third of four to die
 		r.wantReady("n/3")
-		r.eject(3) // the last is never ejected
+		r.eject(3) // the last is never ejected; when all refuse, all are tried
+		r.wantReady("n/0 n/1 n/2 n/3")
+		r.getAt(3).Done(ok)
+		r.Update(set)
 		r.wantReady("n/3")
 		set[2].Health = discovery.Critical
 		r.Update(set)
@@ -269,8 +272,10 @@ func TestPanic(t *testing.T) {
 		for r.Status().Endpoints[0].Breaker != "closed" {
 			r.getAt(0).Done(ok)
 		}
+		panicking(true)
+		time.Sleep(calm)
 		panicking(false)
-		r.wantReady("n/0")
+		r.wantReady("n/0 n/1") // to be probed
 		r.expire(1)
 		r.getAt(1).Done(ok)
 		panicking(false)
@@ -332,4 +337,45 @@ func TestTick(t *testing.T) {
 		}
 		r.wantReady("n/0 n/1")
 	})
+}
+
+// TestAlternatingConnects: an address of which a part refuses connections does not have
+// the snapshot built anew with every request.
+func TestAlternatingConnects(t *testing.T) {
+	timeout := picker.Result{Outcome: picker.Failure, NoConn: true}
+	for name, c := range map[string]struct {
+		n, critical, most int
+	}{
+		"one":                 {1, 0, 22},
+		"one, and in a panic": {1, 1, 22},
+		"ten":                 {10, 0, 0},
+		"ten, and in a panic": {10, 6, 220},
+		"ten, and one is out": {10, 1, 220},
+	} {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t, func(c *Config) { c.Breaker.ConsecutiveFailures, c.Breaker.MinRequests = 1000, 1e6 })
+			r.run()
+			set := instances(c.n)
+			for i := range c.critical {
+				set[i].Health = discovery.Critical
+			}
+			r.Update(set)
+			built, s := 0, r.snap.Load()
+			for i := range 3000 { // in 10 s
+				l, err := r.TryAcquire(Key{})
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				l.Done([]picker.Result{timeout, ok, ok}[(i/c.n)%3])
+				time.Sleep(10 * time.Second / 3000)
+				synctest.Wait()
+				if now := r.snap.Load(); now != s {
+					built, s = built+1, now
+				}
+			}
+			if built > c.most {
+				t.Errorf("%s: built %d times, want %d at most", name, built, c.most)
+			}
+		})
+	}
 }

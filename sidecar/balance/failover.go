@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"outrigger/breaker"
-	"outrigger/discovery"
 	"outrigger/picker"
 )
 
@@ -16,6 +15,12 @@ import (
 // again, the fallback is left gradually: for Config.Failover.Return its endpoints
 // stay ready and their share of the requests fades, while those that returned are
 // in their slow start. A fall meanwhile ends the fade where it is.
+//
+// A fallback that is well is believed before a primary that is called sick: when all of
+// the primary turns critical at once, as after a restart of its agent, the traffic
+// moves to the fallback, for however short a time and however small the fallback is. So
+// it has to be able to carry the load. A panic neither begins nor ends the use of a
+// tier.
 
 // failover is which tiers are in use. Under Balancer.mu.
 type failover struct {
@@ -30,7 +35,8 @@ func hasFallbacks(order []*member) bool {
 }
 
 // needed returns how many endpoints have to take requests, of this tier and those
-// before it, for the next one not to be used. The caller holds b.mu.
+// before it, for the next one not to be used. Newcomers that are still starting (see
+// panic.go) ask for nothing. The caller holds b.mu.
 func (b *Balancer) needed(tier int) int {
 	if !b.failover.any {
 		return 1
@@ -40,7 +46,7 @@ func (b *Balancer) needed(tier int) int {
 		listed := 0
 		for _, m := range b.order {
 			inst := m.inst.Load()
-			if inst.Tier == tier && !inst.Backup && inst.Weight > 0 && inst.Health != discovery.Maintenance {
+			if inst.Tier == tier && !inst.Backup && m.counts {
 				listed++
 			}
 		}
@@ -117,7 +123,7 @@ func (b *Balancer) fade(s *snapshot, up []*member, level int, now time.Duration)
 		}
 		switch {
 		case is:
-			m.used = true
+			m.used = m.used || !s.ignoring // a panic uses all
 			ready = append(ready, m)
 		case isUp && m.used && m.inst.Load().Tier > level && b.fades(s, m, now):
 			ready = append(ready, m)

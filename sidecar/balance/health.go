@@ -17,14 +17,8 @@ import (
 // end an ejection, Consul's "passing" does not silence a failing check, an agent's
 // figures never bring anything in.
 //
-// Panic: when fewer than Config.PanicThreshold of the listed endpoints get a yes
-// from Consul, check, ejection and damping, these four are ignored, except for
-// endpoints that nobody could connect to at the last try, as long as there are
-// others. Listing, weight, maintenance and vetoes hold always. There is no panic
-// while a fallback source can do the work.
-//
-// The exception is for a status may lie, while a refused connection cannot:
-// sending there serves nobody (envoy #14968).
+// Panic is when these leave too few: see panic.go. It ignores Consul, check, ejection
+// and damping. Listing, weight, maintenance and vetoes hold always.
 
 // outReason is what takes an endpoint out: the first that applies, from the last
 // one here to the first.
@@ -89,24 +83,26 @@ const (
 // allow applies the rule, with panic, to every endpoint, and returns those that
 // may be picked. The caller holds b.mu.
 func (b *Balancer) allow(s *snapshot, now time.Duration) (up []*member) {
-	judged := 0
+	proven := false
 	for _, m := range b.order {
 		m.reason = m.out(now)
-		m.br.SetEligible(m.reason.judged())
-		if m.reason.judged() {
-			judged++
-		}
+		m.proven = m.proven || m.reason <= damped
+		proven = proven || m.proven && m.reason.listed()
 	}
-	b.guard.SetTotal(judged)
-	s.ignoring = b.panicking(s)
-	others := false
+	for _, m := range b.order {
+		m.counts = m.reason.listed() && (m.proven || !proven)
+	}
+	s.ignoring = b.panicking(s, now)
 	for _, m := range b.order {
 		m.entry = b.entry(s, m, now)
-		others = others || m.entry == full
 	}
+	if s.ignoring {
+		b.lastResort(now)
+	}
+	judged := 0
 	for _, m := range b.order {
-		if s.ignoring && !others && b.inPanic(m.reason) {
-			m.entry = full // there are no others
+		if b.judge(s, m, now) {
+			judged++
 		}
 		if m.entry != shut {
 			up = append(up, m)
@@ -115,7 +111,16 @@ func (b *Balancer) allow(s *snapshot, now time.Duration) (up []*member) {
 			s.keepOut(m)
 		}
 	}
+	b.guard.SetTotal(judged)
 	return up
+}
+
+// judge tells m's breaker whether its results may eject it: in a panic also those of
+// endpoints that only the panic lets in.
+func (b *Balancer) judge(s *snapshot, m *member, now time.Duration) bool {
+	yes := m.reason.judged() || s.ignoring && b.inPanic(m.reason) && (m.entry == full || m.failedInPanic(now))
+	m.br.SetEligible(yes)
+	return yes
 }
 
 // keepOut has the rule hold for m in spite of the panic.
@@ -126,107 +131,25 @@ func (s *snapshot) keepOut(m *member) {
 	s.strict[m] = m.entry
 }
 
-// panicking counts, and decides whether health is ignored. While a fallback source
-// has what Config.Failover asks for, or is well as a whole, there is nothing to
-// panic for.
-func (b *Balancer) panicking(s *snapshot) bool {
-	let := 0               // by Consul and the checks
-	var listed, well []int // by tier
-	for _, m := range b.order {
-		if !m.reason.listed() {
-			continue
-		}
-		s.listed++
-		if m.reason <= damped {
-			let++
-		}
-		tier := max(0, m.inst.Load().Tier)
-		for len(well) <= tier {
-			listed, well = append(listed, 0), append(well, 0)
-		}
-		listed[tier]++
-		if m.reason == inService {
-			well[tier]++
-			s.healthy++
-		}
-	}
-	if b.cfg.PanicThreshold == 0 {
-		// Nothing to lose by trying those that are ejected, and one probe at a
-		// time is no service.
-		return let > 0 && s.healthy == 0
-	}
-	b.failover.any = len(well) > 1
-	have := 0
-	for tier, n := range well {
-		if have += n; tier > 0 && n > 0 && (have >= b.needed(tier) || n == listed[tier]) {
-			return false
-		}
-	}
-	const inexact = 1e-9 // 0.07 * 100 is above 7
-	return s.healthy == 0 && s.listed > 0 ||
-		float64(s.healthy) < b.cfg.PanicThreshold*float64(s.listed)-inexact
-}
-
-// inPanic reports whether a panic ignores what takes an endpoint out.
-func (b *Balancer) inPanic(o outReason) bool {
-	if b.cfg.PanicThreshold == 0 {
-		return o <= damped
-	}
-	return o.listed()
-}
-
 // entry is how m is taken in while there are others, and notes when that has to
 // be looked at again.
 func (b *Balancer) entry(s *snapshot, m *member, now time.Duration) entry {
 	switch m.reason {
-	case inService:
-		return full
 	case ejected:
 		s.nextExpiry = sooner(s.nextExpiry, m.br.Until())
 	case damped:
 		s.nextExpiry = sooner(s.nextExpiry, m.flap.Load().Until)
 	}
-	if s.ignoring && b.inPanic(m.reason) {
-		again, yes := m.unreachable(now)
-		if !yes {
-			return full
-		}
-		if m.reason > ejected { // the others have their probe
-			if again <= now {
-				return oneByOne
-			}
-			s.due = sooner(s.due, again)
-		}
+	if s.ignoring && m.counts && b.inPanic(m.reason) {
+		return m.panicEntry(s, now)
 	}
-	if m.reason == halfOpen {
+	switch m.reason {
+	case inService:
+		return full
+	case halfOpen:
 		return oneByOne
 	}
 	return shut
-}
-
-// unreachable reports whether nobody could connect at the last try, and when to
-// try again.
-func (m *member) unreachable(now time.Duration) (again time.Duration, yes bool) {
-	if c := m.check.Load(); c.down() && c.Unreachable {
-		return now + time.Hour, true // the check tries by itself, and tells
-	}
-	return m.br.Unreachable()
-}
-
-// ignores reports whether health is ignored for m: there is a panic, and m is not
-// one of those that are left out of it.
-func (s *snapshot) ignores(m *member) bool {
-	if !s.ignoring {
-		return false
-	}
-	_, held := s.strict[m]
-	return !held
-}
-
-// admits reports whether a ready endpoint takes requests now: it may have been
-// ejected since the snapshot.
-func (s *snapshot) admits(m *member, now time.Duration) bool {
-	return m.br.State(now) != breaker.Open || s.ignores(m)
 }
 
 // CheckState is what active checks say of an endpoint.
@@ -234,24 +157,32 @@ type CheckState struct {
 	Addr        string        // HOST:PORT of the instance that was asked; "": unknown
 	Known       bool          // there has been a result
 	Up          bool          // meaningful if Known
-	Unreachable bool          // the last check could not connect
+	Unreachable bool          // the last check could not connect to the port that requests go to
 	Since       time.Duration // when this state began, on the balancer's clock
 	Error       string        // why it is not up
 }
 
+// checked is a CheckState with how many requests had succeeded when it was told.
+type checked struct {
+	CheckState
+	successes uint64
+}
+
 // down reports whether the check takes its endpoint out. One that is not known
 // leaves that to the others.
-func (c *CheckState) down() bool { return c != nil && c.Known && !c.Up }
+func (c *checked) down() bool { return c != nil && c.Known && !c.Up }
 
 // SetCheck stores what active checks say of the endpoint with this ID. It is
-// dropped for an endpoint that has left.
-func (b *Balancer) SetCheck(id string, c CheckState) {
+// dropped for an endpoint that has left, or is at another address by now.
+func (b *Balancer) SetCheck(id string, state CheckState) {
 	m := b.snap.Load().byID[id]
-	if m == nil {
+	if m == nil || state.Addr != "" && state.Addr != m.ep.Addr {
 		return
 	}
+	c := checked{CheckState: state, successes: m.ep.Totals().Successes}
 	was := m.check.Swap(&c)
-	if was.down() != c.down() || was != nil && was.Unreachable != c.Unreachable {
+	returned := c.Known && c.Up && m.br.Reached(b.env.Now())
+	if was.down() != c.down() || was != nil && was.Unreachable != c.Unreachable || returned {
 		b.post()
 	}
 }
@@ -271,7 +202,7 @@ func (b *Balancer) tellPanic(was, s *snapshot) {
 		b.panics.Add(1)
 		b.note(Event{
 			Kind: "panic", Warn: true,
-			Message: fmt.Sprintf("panic: %d of %d endpoints healthy, %s: health is ignored", s.healthy, s.listed, b.cfg.tooFew()),
+			Message: fmt.Sprintf("panic: %d of %d endpoints healthy, %s: health is ignored", s.healthy, s.listed, b.tooFew()),
 			Args:    []any{"healthy", s.healthy, "listed", s.listed},
 		})
 	case was.ignoring && !s.ignoring:
@@ -279,11 +210,14 @@ func (b *Balancer) tellPanic(was, s *snapshot) {
 	}
 }
 
-func (c *Config) tooFew() string {
-	if c.PanicThreshold == 0 {
+func (b *Balancer) tooFew() string {
+	switch {
+	case b.cfg.PanicThreshold == 0:
 		return "the others are ejected or damped"
+	case b.failover.any:
+		return "and no fallback has enough"
 	}
-	return fmt.Sprintf("below %.4g %%", 100*c.PanicThreshold)
+	return fmt.Sprintf("below %.4g %%", 100*b.cfg.PanicThreshold)
 }
 
 // note has Env.Event told of e once the lock is let go of. The caller holds b.mu.

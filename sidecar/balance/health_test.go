@@ -174,6 +174,9 @@ func TestPanicTold(t *testing.T) {
 			t.Errorf("explained: %s", outs(x.Policy))
 		}
 		r.Update(sick(5, 0, 1))
+		r.Update(sick(5, 0, 1))
+		time.Sleep(calm)
+		synctest.Wait()
 		r.Update(sick(5, 0))
 		r.get().Done(ok)
 		if d := r.Decisions(1)[0]; d.Panic {
@@ -200,16 +203,18 @@ func TestPanicLeavesOutTheUnreachable(t *testing.T) {
 		r.run()
 		r.Update(sick(3, 0, 1, 2))
 		r.wantReady("n/0 n/1 n/2")
-		r.getAt(0).Done(picker.Result{Outcome: picker.Failure, NoConn: true}) // a time-out
+		timeout := picker.Result{Outcome: picker.Failure, NoConn: true}
+		r.getAt(0).Done(timeout)
 		r.wantReady("n/1 n/2")
 		r.wantWhy(0, "critical, and nobody could connect")
-		r.getAt(1).Done(down)
+		r.getAt(1).Done(timeout)
 		r.wantReady("n/2")
 		r.getAt(2).Done(bad) // it was reached
 		r.wantReady("n/2")
-		r.getAt(2).Done(down)
+		r.getAt(2).Done(timeout)
 		r.wantReady("n/0 n/1 n/2") // there are no others
 		r.getAt(2).Done(ok)
+		r.Update(sick(3, 0, 1, 2)) // it may be told a second later
 		r.wantReady("n/2")
 		for r.readyIDs() == "n/2" { // until it is old news
 			time.Sleep(time.Second)
@@ -233,7 +238,7 @@ func TestPanicLeavesOutTheUnreachable(t *testing.T) {
 			}
 			l.Done(ok)
 		}
-		one.Done(down)
+		one.Done(timeout)
 		r.wantReady("n/1 n/2")
 		other.Done(ok)
 		synctest.Wait()

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"outrigger/discovery"
@@ -259,6 +260,25 @@ func TestMembershipStress(t *testing.T) {
 			if c.retired.Load() != want || c.ep.InFlight() != 0 {
 				t.Errorf("%s at %s: retired %d times, want %d; %d in flight", c.ep.ID, c.ep.Addr, c.retired.Load(), want, c.ep.InFlight())
 			}
+		}
+	})
+}
+
+// TestCheckOfAnotherAddress: a verdict that comes late says nothing of who has the ID
+// now.
+func TestCheckOfAnotherAddress(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.run()
+		moved := instances(3)
+		moved[0].Port = 9000
+		r.Update(instances(3))
+		r.Update(moved)
+		for addr, ready := range map[string]string{"127.0.0.1:8000": "n/0 n/1 n/2", "127.0.0.1:9000": "n/1 n/2"} {
+			r.SetCheck("n/0", CheckState{Known: true, Up: true})
+			r.SetCheck("n/0", CheckState{Addr: addr, Known: true, Error: "status 500"})
+			synctest.Wait()
+			r.wantReady(ready)
 		}
 	})
 }

@@ -25,9 +25,19 @@ type tallied struct {
 	totals    picker.Totals
 }
 
+// compares reports whether endpoints are compared at all. Not where a request's key
+// or a cookie says which one serves it: what fails there may be the client, and would
+// go on to the next endpoint, to have that ejected as well.
+func (c *Config) compares() bool {
+	return c.Breaker.SuccessRate.Factor > 0 && !c.Pins && c.Picker.Policy != "consistent_hash"
+}
+
+// notCompared is added to the mode of a service whose traffic rules it out.
+const notCompared = "; success rates are not compared"
+
 // failed is told of every request that an endpoint failed.
 func (b *Balancer) failed() {
-	if b.cfg.Breaker.SuccessRate.Factor > 0 && !b.outliers.begun.Load() && b.outliers.begun.CompareAndSwap(false, true) {
+	if b.compares && !b.outliers.begun.Load() && b.outliers.begun.CompareAndSwap(false, true) {
 		b.rouse()
 	}
 }

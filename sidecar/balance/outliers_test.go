@@ -2,6 +2,7 @@ package balance
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -129,6 +130,7 @@ func TestNoOutliers(t *testing.T) {
 		"it is off":         {func(c *Config) { c.Breaker.SuccessRate.Factor = 0 }, map[int]int{1: 150}, bad},
 		"too few hosts":     {func(c *Config) { c.Breaker.SuccessRate.MinHosts = 5 }, map[int]int{1: 150}, bad},
 		"too few requests":  {func(c *Config) { c.Breaker.SuccessRate.Volume = 1001 }, map[int]int{1: 150}, bad},
+		"affinity":          {func(c *Config) { c.Pins = true }, map[int]int{1: 150}, bad},
 		"no place":          {func(c *Config) { c.Breaker.MaxEjectedPercent = 20 }, map[int]int{1: 150}, bad},
 	} {
 		bubble(t, func(t *testing.T) {
@@ -144,6 +146,38 @@ func TestNoOutliers(t *testing.T) {
 			if r.outliers.begun.Load() && (name == "it is off") {
 				t.Error("it is off, and yet requests begin it")
 			}
+		})
+	}
+}
+
+// TestBadClient: a client that always fails makes an outlier of whoever its key is
+// given to. Nobody is ejected for that, and the mode says so.
+func TestBadClient(t *testing.T) {
+	for policy, off := range map[string]bool{"consistent_hash": true, "random": false} {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t, comparing(func(c *Config) { c.Picker.Policy = policy }))
+			r.run()
+			r.Update(instances(6))
+			send := func(k Key, with picker.Result) {
+				l, err := r.TryAcquire(k)
+				if err != nil {
+					t.Fatal(err)
+				}
+				l.Done(with)
+			}
+			for i := range 6000 {
+				send(Key{Hash: picker.Hash(fmt.Sprint(i % 1000))}, ok)
+				if i%20 == 0 {
+					send(Key{Hash: picker.Hash("bad")}, bad)
+				}
+				time.Sleep(2 * time.Millisecond)
+			}
+			r.interval()
+			st := r.Status()
+			if said := strings.HasSuffix(st.Mode, notCompared); said != off {
+				t.Errorf("%s: mode %q", policy, st.Mode)
+			}
+			r.wantEjected(policy, 0) // spread over all, it harms nobody
 		})
 	}
 }

@@ -20,10 +20,17 @@ type history struct {
 	now  time.Duration
 	held []*Lease
 	told []string
+
+	begun      bool               // a set has come
+	was, prior bool               // panic, now and a step before
+	proven     map[*member]bool   // see remember
+	ejections  map[*member]uint64 // see remember
+	refused    map[*member]time.Duration
+	enough     time.Duration // since when there is no reason for a panic
 }
 
 func newHistory(t *testing.T, data []byte) *history {
-	h := &history{t: t, data: data, now: time.Second}
+	h := &history{t: t, data: data, now: time.Second, proven: map[*member]bool{}, refused: map[*member]time.Duration{}, ejections: map[*member]uint64{}}
 	cfg := DefaultConfig()
 	cfg.PanicThreshold = []float64{.5, 0, 1, .3}[h.next(4)]
 	cfg.Picker.Policy = []string{"resource", "least_conn"}[h.next(2)]
@@ -92,6 +99,17 @@ func (h *history) step() {
 
 // holds checks what holds whatever has happened.
 func (h *history) holds() {
+	for _, m := range h.snap.Load().all {
+		// Not every request tells of these: they may wait for the next rebuild.
+		c, again := m.check.Load(), time.Duration(0)
+		if at, yes := m.br.Unreachable(); yes {
+			again = at
+		}
+		if c != nil && c.successes != m.ep.Totals().Successes || h.refused[m] != again {
+			h.changed.Store(true)
+		}
+		h.refused[m] = again
+	}
 	h.Tick()
 	s, now := h.snap.Load(), h.now
 	if s.due != 0 && s.due <= now {
@@ -101,7 +119,11 @@ func (h *history) holds() {
 	for _, m := range s.ready {
 		in[m] = true
 	}
-	listed, healthy, let, fallbacks, others := 0, 0, 0, false, false
+	h.remember(s)
+	listed, let, others, counted := 0, 0, false, false
+	for _, m := range s.all {
+		counted = counted || h.proven[m] && m.out(now).listed()
+	}
 	for _, m := range s.all {
 		out := m.out(now)
 		if out != m.reason {
@@ -114,54 +136,143 @@ func (h *history) holds() {
 			continue
 		}
 		listed++
-		fallbacks = fallbacks || m.inst.Load().Tier > 0
-		if out == inService {
-			healthy++
-		}
 		if out <= damped {
 			let++
 		}
-		_, unreachable := m.unreachable(now)
-		others = others || out == inService || !unreachable && (h.cfg.PanicThreshold > 0 || out <= damped)
+		if h.proven[m] || !counted {
+			others = others || h.can(m)
+		} else if in[m] {
+			h.newcomer(s, m)
+		}
 		if out == inService && !in[m] && m.ep.Rank() <= s.tier && !s.spared(m, now) {
 			h.t.Fatalf("%s is well, and not ready", m.ep.ID)
 		}
 	}
-	share := h.cfg.PanicThreshold
-	panics := healthy == 0 && let > 0
-	if share > 0 {
-		panics = listed > 0 && (healthy == 0 || float64(healthy) < share*float64(listed)-1e-6)
+	h.panics(s, counted)
+	if h.cfg.PanicThreshold > 0 {
 		let = listed
-	}
-	if s.ignoring != panics && !(fallbacks && share > 0 && !s.ignoring && healthy > 0) {
-		h.t.Fatalf("panic %v with %d of %d healthy, threshold %v", s.ignoring, healthy, listed, share)
 	}
 	if (len(s.ready) == 0) != (let == 0) {
 		h.t.Fatalf("%d ready with %d of %d let in", len(s.ready), let, listed)
 	}
 	for _, m := range s.all {
-		h.one(s, m, in[m], others)
+		if h.proven[m] || !counted {
+			h.one(s, m, in[m], others)
+		}
 	}
 	h.serves(s)
 }
 
-// one checks an endpoint that is not well.
+// remember notes who has ever been let in by Consul and the check, or was of the first
+// set, and what ejections there were when the panic began.
+func (h *history) remember(s *snapshot) {
+	for _, m := range s.all {
+		inst, c := m.inst.Load(), m.check.Load()
+		up := inst.Health <= discovery.Warning && inst.Weight > 0 && (c == nil || !c.Known || c.Up)
+		if up || !h.begun {
+			h.proven[m] = true
+		}
+		if !s.ignoring {
+			h.ejections[m] = m.br.Ejections()
+		}
+	}
+	h.begun = h.begun || s.seen
+	if s.ignoring && !h.was {
+		for _, m := range s.all {
+			h.ejections[m] = m.br.Ejections()
+		}
+	}
+	h.prior, h.was = h.was, s.ignoring
+}
+
+// can reports whether a panic would use m, or uses it.
+func (h *history) can(m *member) bool {
+	_, refuses := m.unreachable(h.now)
+	failed := h.was && m.br.State(h.now) != breaker.Closed && m.br.Ejections() > h.ejections[m]
+	return !refuses && !failed && (m.reason <= damped || h.cfg.PanicThreshold > 0)
+}
+
+// newcomer: who was never well gets nothing while another can be used.
+func (h *history) newcomer(s *snapshot, m *member) {
+	for _, o := range s.all {
+		if h.proven[o] && o.reason.listed() && (o.reason == inService || h.can(o)) {
+			h.t.Fatalf("%s was never well, and is used beside %s", m.ep.ID, o.ep.ID)
+		}
+	}
+}
+
+// panics checks where a panic must be, and where it must not.
+func (h *history) panics(s *snapshot, counted bool) {
+	var listed, well, primaries, well1, out, serving int
+	flat := true
+	for _, m := range s.all {
+		inst := m.inst.Load()
+		flat = flat && inst.Tier == 0 && !inst.Backup
+		if !m.reason.listed() || counted && !h.proven[m] {
+			continue
+		}
+		_, refuses := m.unreachable(h.now)
+		is := 0
+		if m.reason == inService && !refuses {
+			is = 1
+		}
+		listed, well = listed+1, well+is
+		if m.reason == inService {
+			serving++
+		}
+		if m.reason != inService && (m.reason <= damped || h.cfg.PanicThreshold > 0) {
+			out++
+		}
+		if inst.Tier == 0 && !inst.Backup {
+			primaries, well1 = primaries+1, well1+is
+		}
+	}
+	enough := primaries > 0 && primaries == well1 || out == 0
+	// Not every refused connection is told of at once.
+	must := serving == 0 && out > 0
+	if flat && h.cfg.PanicThreshold > 0 {
+		enough = enough || float64(well) > h.cfg.PanicThreshold*float64(listed)
+		must = must || out > 0 && float64(serving) < h.cfg.PanicThreshold*float64(listed)-1e-6
+	}
+	if !enough {
+		h.enough = 0
+	} else if h.enough == 0 {
+		h.enough = h.now
+	}
+	switch {
+	case must && !s.ignoring:
+		h.t.Fatalf("no panic with %d of %d well", well, listed)
+	case s.ignoring && enough && (out == 0 || !h.prior || h.now >= h.enough+calm):
+		h.t.Fatalf("panic with %d of %d well, %d of %d primaries", well, listed, well1, primaries)
+	}
+}
+
+// one checks an endpoint that counts.
 func (h *history) one(s *snapshot, m *member, in, others bool) {
 	out := m.reason
-	if out == inService || !out.listed() {
+	if !out.listed() {
 		return
 	}
 	again, unreachable := m.unreachable(h.now)
+	if out == inService {
+		if s.ignoring && unreachable && others && m.ep.Limit() == h.cfg.MaxInFlight {
+			h.t.Fatalf("%s refuses, and a panic with others has it whole", m.ep.ID)
+		}
+		return
+	}
 	ignorable := s.ignoring && (h.cfg.PanicThreshold > 0 || out <= damped)
 	whole := m.ep.Limit() == h.cfg.MaxInFlight
+	failed := ignorable && m.br.State(h.now) != breaker.Closed && m.br.Ejections() > h.ejections[m]
+	probed := failed && m.br.State(h.now) == breaker.HalfOpen
 	switch {
-	case ignorable && (!unreachable || !others):
+	case ignorable && h.can(m):
 		if !in || !whole || !s.ignores(m) {
-			h.t.Fatalf("panic leaves %s out, which is %s; unreachable %v, others %v", m.ep.ID, outNames[out], unreachable, others)
+			h.t.Fatalf("panic leaves %s out, which is %s", m.ep.ID, outNames[out])
 		}
+	case ignorable && !others: // whoever is in
 	case in && whole && (out == halfOpen || out == ejected || s.ignoring):
-		h.t.Fatalf("%s is %s and unreachable, and in whole", m.ep.ID, outNames[out])
-	case in && out != halfOpen && !(ignorable && unreachable && again <= h.now):
+		h.t.Fatalf("%s is %s and refuses or failed in this panic, and in whole", m.ep.ID, outNames[out])
+	case in && out != halfOpen && !probed && !(ignorable && unreachable && again <= h.now):
 		h.t.Fatalf("%s is %s, and ready", m.ep.ID, outNames[out])
 	}
 }

@@ -13,13 +13,13 @@ func (b *Balancer) rebuild() *snapshot {
 		s.reason = NoBackends
 	}
 	b.tellPanic(was, s)
-	b.welcome(was.seen, now)
 	for _, m := range b.order {
 		if m.entry != shut || m.reason.judged() {
 			m.ep.SetLimit(b.limit(m, m.entry == full))
 		}
 	}
 	eps := b.choose(s, up, now)
+	b.took(s, now)
 	s.byPin = b.pins(s.ready)
 	if b.shadow != nil {
 		s.shadow = newShadow(b.shadow.Build(eps))

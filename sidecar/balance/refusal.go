@@ -14,7 +14,7 @@ type Reason uint8
 
 const (
 	NoBackends   Reason = iota // Consul knows none that may be used
-	AllEjected                 // there are some, but each is ejected or vetoed
+	AllEjected                 // there are some, but each is ejected, half-open, vetoed or tried
 	Saturated                  // every one is at its limit, and nobody may wait
 	QueueFull                  // and too many wait already
 	QueueTimeout               // waited for the queue's time-out in vain

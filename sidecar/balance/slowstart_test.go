@@ -110,7 +110,6 @@ func TestSlowStartSteps(t *testing.T) {
 
 func TestSlowStartOfThoseThatReturn(t *testing.T) {
 	away := map[string]func(*discovery.Instance){
-		"critical":    func(i *discovery.Instance) { i.Health = discovery.Critical },
 		"maintenance": func(i *discovery.Instance) { i.Health, i.Weight = discovery.Maintenance, 0 },
 		"weight 0":    func(i *discovery.Instance) { i.Weight = 0 },
 		"moved":       func(i *discovery.Instance) { i.Port = 1 },
@@ -134,6 +133,23 @@ func TestSlowStartOfThoseThatReturn(t *testing.T) {
 			r.wantRamps("another weight and health", 1, 0.5, 1)
 			time.Sleep(6 * time.Second)
 			r.wantRamps(name, 1, 1, 1)
+		})
+	}
+	for _, c := range []struct{ out, first, later float64 }{ // in seconds
+		{.2, .98, 1}, {3, .7, 1}, {8, .2, .7}, {9.5, .1, .55}, {20, .1, .5}, {3600, .1, .5},
+	} {
+		bubble(t, func(t *testing.T) { // out for a while, and by nobody's wish
+			r := newRig(t, nil)
+			r.run()
+			r.Update(instances(4))
+			r.Update(sick(4, 1))
+			r.SetCheck("n/2", CheckState{Known: true})
+			time.Sleep(time.Duration(c.out * float64(time.Second)))
+			r.Update(instances(4))
+			r.SetCheck("n/2", CheckState{Known: true, Up: true})
+			r.wantRamps("critical", 1, c.first, c.first, 1)
+			time.Sleep(5 * time.Second)
+			r.wantRamps("critical", 1, c.later, c.later, 1)
 		})
 	}
 	bubble(t, func(t *testing.T) { // critical from the start
@@ -193,6 +209,16 @@ func TestSlowStartAfterRestart(t *testing.T) {
 		time.Sleep(4 * time.Second)
 		report("b")
 		r.wantRamps("the same process", 1, 0.4, 1)
+		r.Update(sick(3, 1))
+		time.Sleep(time.Second)
+		r.Update(instances(3))
+		r.wantRamps("out for a second of its slow start", 1, 0.3, 1)
+		time.Sleep(time.Minute)
+		r.Update(sick(3, 1))
+		time.Sleep(time.Second)
+		report("c")
+		r.Update(instances(3))
+		r.wantRamps("another process while it was out", 1, 0.1, 1)
 	})
 }
 
@@ -323,63 +349,5 @@ func TestRestless(t *testing.T) {
 		r.wantRamps("settled", 1, 1, 1)
 		r.SetLoad(instance(0).ID, &picker.Load{At: r.Now(), Expires: r.Now() + time.Minute, Epoch: "last", Listening: true})
 		r.wantRamps("restarted", 0.1, 1, 1)
-	})
-}
-
-// TestSlowStartInPanic: who only comes back because health is ignored is warm and
-// needed, and goes on as it is when the panic ends; a panic that comes and goes begins
-// no slow start anew. Newcomers, and those whose own health returns, have theirs.
-func TestSlowStartInPanic(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		r := newRig(t, func(c *Config) { c.Damping.Base = 0 })
-		r.run()
-		r.Update(instances(5))
-		r.Update(sick(5, 0, 1, 2))
-		r.wantRamps("the panic begins", 1, 1, 1, 1, 1)
-		r.Update(sick(5, 1, 2))
-		r.wantRamps("the panic is over, for one that served in it", 1, 1, 1, 1, 1)
-		r.wantReady("n/0 n/3 n/4")
-		for range 5 {
-			r.Update(sick(5, 0, 1, 2))
-			r.Update(sick(5, 1, 2))
-		}
-		r.wantRamps("one comes and goes", 1, 1, 1, 1, 1)
-		r.Update(sick(5, 1))
-		r.wantRamps("one that was out without a panic", 1, 1, .1, 1, 1)
-		time.Sleep(5 * time.Second)
-		r.Update(sick(5, 0, 1, 3))
-		r.Update(sick(5, 0, 1))
-		r.wantRamps("a panic in its slow start", 1, 1, .5, 1, 1)
-		time.Sleep(time.Minute)
-
-		r.Update(sick(5, 0, 1, 2))
-		r.getAt(0).Done(down)
-		r.wantReady("n/1 n/2 n/3 n/4")
-		r.Update(append(sick(5, 1, 2, 3, 4), instance(5)))
-		r.wantReady("n/0 n/1 n/2 n/3 n/4 n/5")
-		r.wantRamps("one that nobody could connect to is well again, and a newcomer", .1, 1, 1, 1, 1, .1)
-		critical := instance(6)
-		critical.Health = discovery.Critical
-		time.Sleep(time.Minute)
-		r.Update(append(sick(5, 0, 1, 2, 3), critical))
-		r.wantRamps("a newcomer that is critical and needed", 1, 1, 1, 1, 1, .1)
-		r.Update(append(sick(5, 0, 1, 2), instance(6)))
-		r.wantRamps("its health is known to be good a moment later", 1, 1, 1, 1, 1, .1)
-	})
-}
-
-// TestSlowStartAfterACheck: an endpoint that an active check took out returns as any
-// other; the first result of a check is no return.
-func TestSlowStartAfterACheck(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		r := newRig(t, nil)
-		r.run()
-		r.Update(instances(3))
-		r.SetCheck("n/0", CheckState{Known: true, Up: true})
-		r.wantRamps("first results", 1, 1, 1)
-		r.SetCheck("n/0", CheckState{Known: true})
-		r.wantReady("n/1 n/2")
-		r.SetCheck("n/0", CheckState{Known: true, Up: true})
-		r.wantRamps("up again", .1, 1, 1)
 	})
 }

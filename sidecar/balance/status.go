@@ -19,7 +19,8 @@ type Status struct {
 	Ready    int
 	Panic    bool // health is ignored, for too few endpoints are healthy
 	// PanicHealthy of PanicListed endpoints were healthy when the ready set was last
-	// made; their share is what Config.PanicThreshold is held against.
+	// made, of those that would serve; their share is what Config.PanicThreshold is held
+	// against.
 	PanicHealthy, PanicListed int
 	Panics                    uint64 // how often a panic began
 	Reason                    string // why nothing is ready, when nothing is
@@ -91,6 +92,9 @@ func (b *Balancer) Status() Status {
 		EjectedEndpoints: b.guard.Ejected(), EjectedBy: map[string]uint64{},
 		Shadow: b.shadowStatus(s, now),
 	}
+	if b.cfg.Breaker.SuccessRate.Factor > 0 && !b.compares {
+		st.Mode += notCompared
+	}
 	if len(b.cfg.Locality.Prefer) > 0 {
 		here := b.Here()
 		st.Here = &here
@@ -150,7 +154,7 @@ func (m *member) status(s *snapshot, now time.Duration) EndpointStatus {
 		e.Returns = m.br.Until() - now
 	}
 	if c := m.check.Load(); c != nil && c.Known {
-		e.Check, e.CheckAge = *c, max(0, now-c.Since)
+		e.Check, e.CheckAge = c.CheckState, max(0, now-c.Since)
 	}
 	if out := m.out(now); out.listed() && s.ignores(m) {
 		e.Despite = outNames[out]
@@ -181,8 +185,17 @@ func vetoText(l *picker.Load) string {
 func (m *member) why(e *EndpointStatus, s *snapshot, now time.Duration) string {
 	out := m.out(now)
 	ignored := out.listed() && s.ignores(m)
+	_, refuses := m.unreachable(now)
+	if held := s.ignoring && !ignored; held && out.listed() && out > ejected && !refuses {
+		switch m.br.State(now) { // it failed in the panic
+		case breaker.Open:
+			out = ejected
+		case breaker.HalfOpen:
+			out = halfOpen
+		}
+	}
 	text := m.outText(out, e, now)
-	if _, yes := m.unreachable(now); yes && s.ignoring && text != "" {
+	if refuses && s.ignoring && text != "" {
 		text += ", and nobody could connect" // or it would be in
 	}
 	switch {

@@ -25,8 +25,9 @@ import (
 //     already, or was ejected this moment, is given one of the next rank rather
 //     than failed.
 //
-// All ranks count in the total of max_ejected_percent and in the panic threshold:
-// a tier may be ejected as long as there are enough others to take over.
+// All ranks count in the total of max_ejected_percent: a tier may be ejected as long as
+// there are enough others to take over. For the panic threshold only those count that
+// would serve, see panic.go.
 
 // rank returns the rank that an instance belongs to.
 func rank(inst *discovery.Instance) int {
@@ -85,6 +86,7 @@ func (s *snapshot) wakeForVetoes(now time.Duration) {
 func (b *Balancer) build(s *snapshot, ready []*member, now time.Duration) []*picker.Endpoint {
 	s.ready = ready
 	b.align(ready)
+	b.welcome(ready, now)
 	eps := make([]*picker.Endpoint, len(ready))
 	for i, m := range ready {
 		eps[i] = m.ep

@@ -28,7 +28,7 @@ func (r *rig) wantWhy(i int, want string) {
 
 func TestBackupsStandBy(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		r := newRig(t, func(c *Config) { c.Breaker.MaxEjectedPercent = 100 })
+		r := newRig(t, func(c *Config) { c.Breaker.MaxEjectedPercent, c.PanicThreshold = 100, .3 })
 		r.run()
 		set := tiered(3, 2)
 		r.Update(set)

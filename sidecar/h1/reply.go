@@ -133,7 +133,7 @@ func (c *conn) refuse(err error, keep bool) bool {
 // refusalText says the reason to a person.
 var refusalText = [...]string{ // read-only
 	balance.NoBackends:   "no backend of this service is up",
-	balance.AllEjected:   "every backend of this service is failing",
+	balance.AllEjected:   "every backend of this service is failing or left out",
 	balance.Saturated:    "every backend of this service is at its limit",
 	balance.QueueFull:    "every backend of this service is at its limit, and the queue is full",
 	balance.QueueTimeout: "every backend of this service is at its limit, and none came free in time",
