@@ -73,10 +73,12 @@ type Config struct {
 	// Shrink is the share of a service's instances that one answer may take away
 	// without being doubted, 0 to 1: 0 doubts every loss, 1 only that of all.
 	Shrink float64
-	// ShrinkConfirm is how long a doubted loss of some must be repeated before it
-	// is believed although the lost still answer, 1 s to 1 h.
+	// ShrinkConfirm is for how long answers must leave out an instance before a
+	// doubted loss of it is believed although it answers, 1 s to 1 h. Reads that fail
+	// do not count; that lost ones return, or more are listed, begins it anew.
 	ShrinkConfirm time.Duration
-	// EmptyHold is the same for the loss of all, 1 min to 30 days.
+	// EmptyHold is the same for the loss of all, and for what ACLs hide, 1 min to 30
+	// days.
 	EmptyHold time.Duration
 	// ProbeTimeout is how long a lost instance may take to answer a probe, 50 ms
 	// to 30 s.

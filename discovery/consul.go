@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -116,9 +115,7 @@ func (c *Consul) pause(ctx context.Context) error {
 // one after a restart, may count from a lower index, and blocking there on ours
 // would leave us deaf for the whole wait.
 func (c *Consul) failed(err error) {
-	var status api.StatusError
-	busy := errors.As(err, &status) && status.Code == http.StatusTooManyRequests
-	c.follow(c.keep.failed(err, busy))
+	c.follow(c.keep.failed(err, busy(err)))
 	c.loop.index = 0
 }
 

@@ -2,7 +2,8 @@
 //
 // A Source hands out full sets, never single events, and holds on to the last
 // good set: an error, a leaderless or stale answer, or an empty answer that
-// nothing confirms is not "no backends" (see plausible.go for the rules).
+// nothing confirms is not "no backends" (plausible.go and shrink.go have the rules,
+// README has them as a table under "What is believed").
 package discovery
 
 import (

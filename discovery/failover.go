@@ -50,6 +50,20 @@ func NewFailover(primary Source, fallbacks []Named) Source {
 // NewFailover made.
 func InFallback(name, id string) string { return "@" + name + "/" + id }
 
+// escapedAt stands for the @ of a primary's ID that looks like a fallback's.
+const escapedAt = "%40"
+
+// InPrimary returns the ID that the primary's instance has in a source that
+// NewFailover made with fallbacks of these names.
+func InPrimary(id string, fallbacks []string) string {
+	if strings.HasPrefix(id, "@") && slices.ContainsFunc(fallbacks, func(name string) bool {
+		return strings.HasPrefix(id, InFallback(name, ""))
+	}) {
+		return escapedAt + id[1:]
+	}
+	return id
+}
+
 // Fallback returns the name of the fallback that the instance is of, "" for the
 // primary.
 func (i Instance) Fallback() string {
@@ -66,6 +80,8 @@ func (i Instance) ServiceID() string {
 	id := i.ID
 	if i.Tier > 0 {
 		_, id, _ = strings.Cut(id, "/")
+	} else if rest, ok := strings.CutPrefix(id, escapedAt); ok {
+		id = "@" + rest // by InPrimary: elsewhere a % is always %25
 	}
 	id = strings.TrimPrefix(id, InFallback(i.Datacenter, "")) // of a prepared query
 	_, id, _ = strings.Cut(id, "/")
@@ -181,13 +197,14 @@ func (f *failover) watch(ctx context.Context, i int, changes chan<- news) error 
 func (f *failover) take(n news) bool {
 	t := &f.tiers[n.tier]
 	set := slices.Clone(n.set)
+	names := f.names()
 	for i := range set {
 		x := &set[i]
 		x.Tier = n.tier
 		if n.tier > 0 {
 			x.ID = InFallback(t.Name, x.ID)
-		} else if f.taken(x.ID) {
-			x.ID = "%40" + x.ID[1:]
+		} else {
+			x.ID = InPrimary(x.ID, names)
 		}
 	}
 	if t.seen && slices.EqualFunc(t.set, set, func(a, b Instance) bool { return same(&a, &b) }) {
@@ -197,11 +214,12 @@ func (f *failover) take(n news) bool {
 	return true
 }
 
-// taken reports whether an ID of the primary looks like a fallback's.
-func (f *failover) taken(id string) bool {
-	return strings.HasPrefix(id, "@") && slices.ContainsFunc(f.tiers[1:], func(t tier) bool {
-		return strings.HasPrefix(id, InFallback(t.Name, ""))
-	})
+func (f *failover) names() []string {
+	var names []string
+	for _, t := range f.tiers[1:] {
+		names = append(names, t.Name)
+	}
+	return names
 }
 
 // usable reports whether the union is a set to work with, after others or as the

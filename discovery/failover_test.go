@@ -288,6 +288,8 @@ func TestServiceID(t *testing.T) {
 		{Instance{ID: "@dr/node/web/1", Tier: 1}, "web/1", "dr"},
 		{Instance{ID: "@node/web-1"}, "web-1", ""},
 		{Instance{ID: "%40dr/web-1"}, "web-1", ""},
+		{Instance{ID: "%40dc2/node/web-1", Datacenter: "dc2"}, "web-1", ""},
+		{Instance{ID: "%25weird/web-1"}, "web-1", ""},
 		{Instance{ID: "@dc2/node/web-1", Datacenter: "dc2"}, "web-1", ""},
 		{Instance{ID: "@dr/@dc2/node/web-1", Datacenter: "dc2", Tier: 3}, "web-1", "dr"},
 		{Instance{ID: "@last/10.0.0.1:80", Tier: 1}, "", "last"},
@@ -296,6 +298,22 @@ func TestServiceID(t *testing.T) {
 	} {
 		if id, fb := c.inst.ServiceID(), c.inst.Fallback(); id != c.id || fb != c.fallback {
 			t.Errorf("%s: service ID %q of fallback %q, want %q of %q", c.inst.ID, id, fb, c.id, c.fallback)
+		}
+	}
+}
+
+func TestInPrimary(t *testing.T) {
+	for id, want := range map[string]string{
+		"n/web":       "n/web",
+		"@dc2/n/web":  "%40dc2/n/web",
+		"@dc22/n/web": "@dc22/n/web",
+		"@dc2":        "@dc2",
+	} {
+		if got := InPrimary(id, []string{"dr", "dc2"}); got != want {
+			t.Errorf("%s is %s, want %s", id, got, want)
+		}
+		if got := InPrimary(id, nil); got != id {
+			t.Errorf("%s is %s without fallbacks", id, got)
 		}
 	}
 }

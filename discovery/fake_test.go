@@ -33,7 +33,8 @@ type answer struct {
 	stale      time.Duration // X-Consul-LastContact
 	streaming  bool          // as Consul's agents do it: no leader known, no contact
 	filtered   bool
-	bare       bool // without any of Consul's headers
+	age        time.Duration // of what the agent's cache answers
+	bare       bool          // without any of Consul's headers
 }
 
 // asked is a request that the fake got.
@@ -99,6 +100,10 @@ func (ans answer) response(req *http.Request) *http.Response {
 		h.Set("X-Consul-KnownLeader", strconv.FormatBool(!ans.leaderless && !ans.streaming))
 		h.Set("X-Consul-LastContact", strconv.FormatInt(ans.stale.Milliseconds(), 10))
 		h.Set("X-Consul-Query-Backend", map[bool]string{true: "streaming", false: "blocking-query"}[ans.streaming])
+		if ans.age > 0 {
+			h.Set("X-Cache", "HIT")
+			h.Set("Age", strconv.Itoa(int(ans.age.Seconds())))
+		}
 		if ans.filtered {
 			h.Set("X-Consul-Results-Filtered-By-ACLs", "true")
 		}

@@ -80,6 +80,13 @@ func NewFile(query FileQuery, cfg Config, env Env) *File {
 	return f
 }
 
+// Persist is Consul.Persist: it is for a start while the file is missing or wrong.
+func (f *File) Persist(store *Store, block string) {
+	f.keep.keepOn(store, block, f.query.Service, f.query.fingerprint())
+}
+
+func (q FileQuery) fingerprint() string { return sumOf("file", q.Service, q.Path) }
+
 // Status implements Source. Index counts the contents that the file had.
 func (f *File) Status() Status { return f.keep.status("file") }
 
@@ -94,6 +101,7 @@ func (f *File) Watch(ctx context.Context, apply func([]Instance)) error {
 	defer f.watching.Store(false)
 	f.keep.begin(apply)
 	defer f.keep.end()
+	defer f.keep.persist(ctx)()
 	var again time.Time // when an answer that is doubted is due once more
 	for {
 		l := f.look(ctx)

@@ -25,9 +25,6 @@ const (
 	// settling is how long after the newest reader came more are expected, and how
 	// long reads may block meanwhile: nobody knows yet how many must share.
 	settling = 2 * time.Second
-	// provenAfter is how long a connection must have lived to be one that the agent
-	// takes: it refuses at once.
-	provenAfter = time.Second
 )
 
 // Gate shares the connections to one Consul agent among all who read from it.
@@ -61,6 +58,7 @@ type Gate struct {
 	swept       time.Time
 	toldSharing bool
 	toldBusy    time.Time // the newest refusal
+	heard       time.Time // the newest answer
 
 	busyConnections, busyRate uint64
 }
@@ -79,6 +77,8 @@ type turn struct {
 	blocks bool          // holds one of the connections for blocking reads
 	queued time.Time
 	began  time.Time
+	conn   time.Time     // since when it has a connection; zero: it has none
+	reused bool          // which the agent has answered on before
 	in     chan struct{} // closed when it is let in
 	place  *list.Element // in a queue; nil: not waiting
 }
@@ -93,8 +93,8 @@ type GateStatus struct {
 	HTTP2 bool `json:"http2"`
 	// LongestWait is how long a read may block now; 0: as long as it likes.
 	LongestWait time.Duration `json:"longest_wait"`
-	// BusyConnections counts refused connections, BusyRate answers 429 and 503 of
-	// Consul's request limits.
+	// BusyConnections counts connections that the agent refused for being too many,
+	// BusyRate answers 429 and 503 of Consul's request limits.
 	BusyConnections uint64 `json:"busy_connections_total"`
 	BusyRate        uint64 `json:"busy_rate_total"`
 }
@@ -326,34 +326,12 @@ func (g *Gate) sweep(now time.Time) {
 
 // answered notes by which protocol an answer came.
 func (g *Gate) answered(http2 bool) {
+	g.spoke()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.http2 != http2 {
 		g.http2 = http2
 		g.pump()
-	}
-}
-
-// refused notes that the agent would not take t's connection.
-func (g *Gate) refused(t *turn) {
-	now := g.now()
-	g.mu.Lock()
-	proven := 0
-	for t := range g.inside {
-		if now.Sub(t.began) >= provenAfter {
-			proven++
-		}
-	}
-	g.window.refused(now, t.began, len(g.inside), proven)
-	g.busyConnections++
-	quiet := now.Sub(g.toldBusy) < busySpell && !g.toldBusy.IsZero()
-	g.toldBusy = now
-	limit := g.window.limit
-	g.mu.Unlock()
-	g.idle() // those count for the agent too
-	if !quiet {
-		g.log.Warn("the Consul agent refuses connections: using fewer", "connections", limit,
-			"hint", "its limits.http_max_conns_per_client counts all programs of this host together; https needs a few connections for any number of services")
 	}
 }
 

@@ -3,6 +3,7 @@ package discovery
 import (
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -107,5 +108,106 @@ func TestNoSetIsEmptiedOverTheLiving(t *testing.T) {
 	t.Logf("%d sets emptied, %d kept", emptied, kept)
 	if emptied < 10 || kept < 100 {
 		t.Errorf("%d sets emptied and %d kept: the test shows little", emptied, kept)
+	}
+}
+
+// TestNobodyLivingIsLostToALie plays random lies of the registry that end gradually:
+// nothing is listed, or ACLs begin to hide most, or most is lost for less than
+// shrink_confirm, over answers that are streamed or not, reads that fail, and one
+// instance that comes and goes under a new ID each time. Nobody of before who lives
+// may be out of use at any time, who died leaves within a minute, and in the end
+// what is used is what is listed. A token that never saw everything obeys at once.
+func TestNobodyLivingIsLostToALie(t *testing.T) {
+	const empty, hides, loses, honest = 0, 1, 2, 3
+	names, states := []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"}, map[State]int{}
+	for seed := range uint64(48) {
+		r, mode := rand.New(rand.NewPCG(seed, 66)), int(seed%4)
+		synctest.Test(t, func(t *testing.T) {
+			lie, lasts := time.Minute, time.Minute+time.Duration(r.IntN(1800))*time.Second
+			left := 0
+			switch mode {
+			case hides:
+				left = r.IntN(5)
+			case loses:
+				left, lasts = 1+r.IntN(4), time.Duration(10+r.IntN(40))*time.Second
+			case honest:
+				left = 1 + r.IntN(9)
+			}
+			order := slices.Clone(names[:9]) // j dies in the lie, but where that is short
+			r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+			if mode == loses {
+				order = append(order, "j")
+			}
+			death := lie + 10*time.Second
+			back, over := map[string]time.Duration{}, lie+lasts // when each is listed again
+			for _, id := range order[min(left, len(order)):] {
+				over += time.Duration(1+r.IntN(25)) * time.Second
+				back[id] = over
+			}
+			start := time.Now()
+			listed := func(at time.Duration) (list []string, hidden bool) {
+				for _, id := range names {
+					switch since, gone := back[id]; {
+					case at < lie, !gone && slices.Contains(order, id), gone && at >= since && mode != honest:
+						list = append(list, id)
+					default:
+						hidden = true
+					}
+				}
+				looping := at < over && (mode != empty || at < lie || at > lie+lasts)
+				if n := int(at / (17 * time.Second)); looping && at%(17*time.Second) < 10*time.Second {
+					list = append(list, string(rune('k'+n%10))+"x"+strconv.Itoa(n))
+				}
+				return list, hidden && mode == hides || mode == honest
+			}
+			lives := func(i Instance) bool {
+				id, at := strings.TrimPrefix(i.ID, "n/"), time.Since(start)
+				list, _ := listed(at)
+				return slices.Contains(list, id) || mode != honest && slices.Contains(order, id) || id == "j" && at < death
+			}
+			b := watchLiving(t, func(n int, a asked) answer {
+				at := a.at.Sub(start)
+				list, filtered := listed(at)
+				ans := answer{index: 10 + uint64(at/time.Second), body: apart(list...), filtered: filtered}
+				if a.blocks() {
+					ans.after = time.Duration(200+r.IntN(8000)) * time.Millisecond
+				}
+				if !a.has("consistent") && n > 0 && r.IntN(2) == 0 {
+					ans.streaming, ans.filtered = true, false
+				}
+				if n > 0 && r.IntN(12) == 0 {
+					ans.err = syscall.ECONNRESET
+				}
+				return ans
+			}, lives, func(_ *Query, c *Config) { c.BackoffMax = 5 * time.Second })
+			at := time.Duration(0)
+			check := func(want bool, id string) {
+				if got := slices.Contains(strings.Fields(strings.ReplaceAll(b.last(), "?", "")), id); got != want {
+					t.Fatalf("seed %d, at %s: %s in use: %v; used are %q\n%s", seed, at, id, got, b.last(), b.log())
+				}
+			}
+			for b.after(500 * time.Millisecond); at < over+time.Minute; b.after(500 * time.Millisecond) {
+				at = time.Since(start)
+				states[b.src.Status().State]++
+				if mode == honest {
+					continue
+				}
+				for _, id := range order {
+					check(true, id)
+				}
+				if mode != loses && at > death+time.Minute {
+					check(false, "j")
+				}
+			}
+			b.after(3 * time.Minute)
+			list, _ := listed(time.Since(start))
+			if s := b.src.Status(); b.last() != strings.Join(list, " ") || s.State != Current && s.State != Failing {
+				t.Fatalf("seed %d: in the end %q is used, listed are %q, state %s\n%s", seed, b.last(), list, s.State, b.log())
+			}
+			b.stop()
+		})
+	}
+	if states[Kept] < 1000 || states[Current] < 1000 {
+		t.Errorf("states %v: the test shows little", states)
 	}
 }

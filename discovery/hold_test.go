@@ -251,29 +251,29 @@ func TestStaleShrinkIsVerified(t *testing.T) {
 func TestLostRightsAreHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var restored atomic.Bool
-		b := watch(t, then(func(_ int, a asked) answer {
+		b := watchLiving(t, then(func(_ int, a asked) answer {
 			if restored.Load() {
 				if a.blocks() {
 					return answer{hang: true}
 				}
-				return answer{index: 30, body: entries("a")}
+				return answer{index: 30, body: apart("a", "b", "d")}
 			}
 			return answer{index: 20, filtered: true}
-		}, answer{index: 10, body: entries("a", "b")}))
+		}, answer{index: 10, body: apart("a", "b", "c")}), onlyLive("a", "b"))
 		b.after(time.Hour)
-		b.wantSets("a b")
-		if s := b.src.Status(); s.Holding != reasonFiltered || s.Current || s.ErrorsTotal != 0 {
+		b.wantUsed("a b c", "a? b? c?", "a? b?")
+		if s := b.src.Status(); s.Holding != reasonFiltered || s.State != Kept || s.Current || s.ErrorsTotal != 0 {
 			t.Errorf("status %+v", s)
 		}
 		if n := len(b.fake.asked()); n > 300 {
 			t.Errorf("%d reads in an hour of doubt: they should come ever more slowly", n)
 		}
-		if n := b.logged("not believing"); n != 1 {
+		if n := b.logged("ACLs hide instances"); n != 1 {
 			t.Errorf("%d lines:\n%s", n, b.log())
 		}
 		restored.Store(true)
 		b.after(20 * time.Second)
-		b.wantSets("a b", "a")
+		b.wantUsed("a b c", "a? b? c?", "a? b?", "a b d")
 		if n := b.logged("believing Consul's answer now"); n != 1 {
 			t.Errorf("%d lines:\n%s", n, b.log())
 		}

@@ -255,7 +255,8 @@ func TestConsulTokenLosesRights(t *testing.T) {
 	token, _, err := c.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
 	must(t, err)
 	register(t, c, "a", 5)
-	w := watch(t, consul, discovery.Query{Service: "web"}, func(cfg *discovery.Config) {
+	lives := func(context.Context, discovery.Instance) error { return nil }
+	w := watchProbing(t, consul, discovery.Query{Service: "web"}, lives, func(cfg *discovery.Config) {
 		cfg.Token = discovery.Secret(token.SecretID)
 		cfg.Wait = time.Second // losing rights wakes no blocking read
 		cfg.EmptyConfirm = time.Second
@@ -265,7 +266,9 @@ func TestConsulTokenLosesRights(t *testing.T) {
 	policy.Rules = `key_prefix "" { policy = "read" }`
 	_, _, err = c.ACL().PolicyUpdate(policy, nil)
 	must(t, err)
-	w.untilStatus("holding for lost rights", func(s discovery.Status) bool { return strings.Contains(s.Holding, "ACLs") && s.HeldTotal > 3 })
+	w.untilStatus("holding for lost rights", func(s discovery.Status) bool {
+		return s.State == discovery.Kept && strings.Contains(s.Holding, "ACLs") && s.HeldTotal > 3
+	})
 	policy.Rules = rules
 	_, _, err = c.ACL().PolicyUpdate(policy, nil)
 	must(t, err)
@@ -274,7 +277,7 @@ func TestConsulTokenLosesRights(t *testing.T) {
 	_, err = c.ACL().TokenDelete(token.AccessorID, nil)
 	must(t, err)
 	w.untilStatus("failing for a deleted token", func(s discovery.Status) bool { return strings.Contains(s.LastError, "ACL not found") })
-	if s := w.src.Status(); s.Instances != 1 || s.UpdatesTotal != 1 || strings.Contains(fmt.Sprintf("%+v", s), token.SecretID) {
+	if s := w.src.Status(); s.Instances != 1 || s.UpdatesTotal != 3 || strings.Contains(fmt.Sprintf("%+v", s), token.SecretID) {
 		t.Errorf("status %+v", s)
 	}
 }

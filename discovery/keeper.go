@@ -10,7 +10,7 @@ import (
 )
 
 // keeper holds the set of one service for one source, and judges what the source
-// reads: README has its rules as a table. Its methods may be called by any
+// reads: README has its rules as a table ("What is believed"). Its methods may be called by any
 // goroutine; apply is called with its lock held, so never twice at once, and must
 // not call back. The set outlives a Watch.
 type keeper struct {
@@ -42,6 +42,7 @@ type keeper struct {
 
 	saver *saver // nil: nothing is kept on disk
 	early early  // what that knew at the start, until something is known
+	first firstRead
 }
 
 // newKeeper returns a keeper of nothing. from and hint are its words for the log.
@@ -147,7 +148,9 @@ func (k *keeper) failed(err error, busy bool) pace {
 		k.failing = now
 		k.log.Warn("no answer from "+k.from+": the service is still unknown", "error", text)
 	}
-	return pace{delay, k.verify}
+	// An agent's cache answers what does not block from what it has, while blocking
+	// on it fails: it is not asked before Consul itself has answered.
+	return pace{delay, k.verify || k.cfg.Cached && k.record.answered()}
 }
 
 // take judges an answer and applies what is believed of it. Where endpoints are
@@ -169,13 +172,13 @@ func (k *keeper) take(ctx context.Context, a reading) pace {
 		return k.believe(now, a, d, "")
 	case v.decision == hold:
 		return k.doubt(now, v.doubt)
-	case !a.Consistent:
+	case !a.Consistent && k.seen:
 		k.record.hold(now, Doubted, v.doubt)
 		k.verify = true
 		return pace{0, true} // usually the first consistent read settles it
 	}
 	k.verify = true
-	return k.shrunk(ctx, now, a, d)
+	return k.shrunk(ctx, now, a, d, v.doubt == doubtFiltered)
 }
 
 // judge fills in what the keeper knows of an answer's circumstances.
@@ -184,7 +187,15 @@ func (k *keeper) judge(now time.Time, a *reading) (verdict, delta) {
 	a.Backwards = a.index < k.index || a.index >= maxIndex
 	a.Most = k.peaks.most(now, k.size)
 	d := diff(k.inUse, a.set)
-	return plausible(&k.cfg, k.inUse, a.set, d, a.circumstances), d
+	v := plausible(&k.cfg, k.inUse, a.set, d, a.circumstances)
+	if l := k.loss; l != nil && v.decision == accept && !a.Moved && len(l.missing(a.set, k.inUse, l.lost)) > 0 {
+		// While the registry recovers, whoever it does not list yet may be next.
+		v = verdict{confirm, doubtShrunk}
+		if len(a.set) == 0 {
+			v.doubt = doubtEmpty
+		}
+	}
+	return v, d
 }
 
 // doubt keeps the whole set and arranges for a consistent read: the first at
@@ -205,13 +216,19 @@ func (k *keeper) doubt(now time.Time, doubt string) pace {
 }
 
 // shrunk deals with a consistent answer that takes away implausibly much: it asks
-// those that are missing, and believes what they say.
-func (k *keeper) shrunk(ctx context.Context, now time.Time, a reading, d delta) pace {
+// those that are missing, and believes what they say. hidden: by ACLs. So it does
+// with a first answer, consistent or not, that lacks much of what a snapshot has.
+func (k *keeper) shrunk(ctx context.Context, now time.Time, a reading, d delta, hidden bool) pace {
 	if k.loss == nil {
 		k.loss = new(loss)
 	}
 	l := k.loss
+	l.hidden = hidden
 	l.take(now, a.set, k.inUse, k.env.Successes)
+	if !k.seen && len(a.set) > 0 {
+		k.join(now, a.shown) // those who are asked come later
+		d = diff(k.inUse, a.set)
+	}
 	asking := prober{k.env.Probe, k.env.Probes, k.env.Successes, k.cfg.ProbeTimeout, k.env.Rand}
 	alive, dead := asking.round(ctx, now, l.lost)
 	if ctx.Err() != nil {
@@ -219,7 +236,11 @@ func (k *keeper) shrunk(ctx context.Context, now time.Time, a reading, d delta) 
 		return pace{0, true}
 	}
 	k.record.probed(alive, dead)
-	switch l.settle(now, &k.cfg) {
+	end := goesOn
+	if a.Consistent {
+		end = l.settle(now, &k.cfg)
+	}
+	switch end {
 	case proven:
 		return k.believe(now, a, d, "none of the missing answers")
 	case repeated:
@@ -229,34 +250,59 @@ func (k *keeper) shrunk(ctx context.Context, now time.Time, a reading, d delta) 
 			"listed", len(a.set), "answering", l.answering())
 		return k.believe(now, a, d, "empty_hold is over")
 	}
-	k.tellBuried(l.bury())
+	died, obeyed := l.bury(&k.cfg)
+	k.tellGone(died, "not listed and not answering any more: dropped")
+	k.tellGone(obeyed, "not listed for "+k.cfg.ShrinkConfirm.String()+" (shrink_confirm): dropped, though it answers")
 	state, doubt := l.state()
-	if len(a.set) > 0 || state == Kept {
-		set, shown := l.union(a.shown)
-		if d := diff(k.inUse, set); !d.none() {
-			k.tellChange(d, len(set))
-			k.use(set, shown)
-			k.record.use(now, len(set), len(l.lost))
-		}
+	if len(a.set) > 0 || state == Kept || !k.seen {
+		k.join(now, a.shown)
 	}
 	k.record.hold(now, state, doubt)
-	k.tellLoss(doubt)
+	k.tellLoss(state, doubt)
 	return pace{l.next(&k.cfg), true}
+}
+
+// join uses what is listed together with what is kept; order is that of the listed.
+func (k *keeper) join(now time.Time, order []Instance) {
+	set, shown := k.loss.union(order)
+	d := diff(k.inUse, set)
+	if k.seen && d.none() {
+		return
+	}
+	k.tellChange(d, len(set))
+	k.seen = true
+	k.use(set, shown)
+	unlisted := 0
+	for i := range set {
+		if set[i].Unlisted {
+			unlisted++
+		}
+	}
+	k.record.use(now, len(set), unlisted)
 }
 
 // believe takes an answer, which may be the set held, for the truth; why, if it was
 // doubted for what is missing.
 func (k *keeper) believe(now time.Time, a reading, d delta, why string) pace {
 	first, changed := !k.seen, !k.seen || !d.none()
-	k.tellEnd(why, len(a.set))
+	late := a.CacheAge > k.cfg.MaxStale
+	if late {
+		k.tellLate(a.CacheAge)
+	} else {
+		k.tellEnd(why, len(a.set))
+		k.told = nil
+	}
 	switch {
 	case why != "":
 		k.peaks = nil // it was looked into: from here on it counts
 	case len(a.set) < k.size:
 		k.peaks = k.peaks.replaced(now, k.size, k.cfg.ShrinkConfirm)
 	}
-	k.verify, k.held, k.told, k.loss = false, 0, nil, nil
-	k.seen, k.filtered, k.size = true, a.Filtered, len(a.set)
+	k.verify, k.held, k.loss = false, 0, nil
+	k.seen, k.size = true, len(a.set)
+	if !a.Streaming {
+		k.filtered = a.Filtered // a streamed answer never says so
+	}
 	if a.index < maxIndex {
 		k.index = a.index
 	}
@@ -279,7 +325,7 @@ func (k *keeper) believe(now time.Time, a reading, d delta, why string) pace {
 			dropped++
 		}
 	}
-	k.record.believe(now, k.index, a.set, dropped, changed)
+	k.record.believe(now, belief{k.index, a.set, dropped, changed, a.CacheAge, late})
 	k.saver.poke()
 	return pace{}
 }

@@ -95,7 +95,8 @@ func TestLiars(t *testing.T) {
 		"missing token, streamed":  {answer{index: 20, streaming: true}, Kept, doubtAlive, []string{"a? b? c? d? e?"}},
 		"end of wait and of token": {answer{index: 1}, Kept, doubtAlive, []string{"a? b? c? d? e?"}},
 		"deleted token":            {answer{code: 403, body: "ACL not found"}, Failing, "", nil},
-		"token without rights":     {answer{index: 20, filtered: true}, Doubted, doubtFiltered, nil},
+		"token without rights":     {answer{index: 20, filtered: true}, Kept, doubtFiltered, []string{"a? b? c? d? e?"}},
+		"token of fewer rights":    {answer{index: 20, body: apart("a", "b", "c"), filtered: true}, Kept, doubtFiltered, []string{"a b c d? e?"}},
 		"election":                 {answer{index: 20, leaderless: true}, Doubted, doubtNoLeader, nil},
 		"lagging server":           {answer{index: 20, stale: time.Minute}, Doubted, doubtLagging, nil},
 		"agent that left":          {answer{index: 25}, Kept, doubtAlive, []string{"a? b? c? d? e?"}},
@@ -123,7 +124,7 @@ func TestLiars(t *testing.T) {
 					if s := b.src.Status(); s.ProbesAlive < uint64(n) || s.ProbesDead != 0 || s.DoubtsTotal[c.doubt] != 1 {
 						t.Errorf("status %+v", s)
 					}
-					if n := b.logged("keeping"); n != 1 || b.logged("lost its registrations") != 1 {
+					if n := b.logged("keeping"); n != 1 || b.logged("lost its registrations")+b.logged("token's rights") != 1 || b.logged("if_meant") != 1 {
 						t.Errorf("%d lines:\n%s", n, b.log())
 					}
 				} else {

@@ -81,7 +81,7 @@ func TestManyServicesOnAnAgent(t *testing.T) {
 			mu.Unlock()
 		}
 	}
-	if s := gate.Status(); s.Limit > 20 || s.Readers != services || s.HTTP2 {
+	if s := gate.Status(); s.Limit > 24 || s.Readers != services || s.HTTP2 {
 		t.Errorf("gate %+v", s)
 	}
 	for _, src := range sources {

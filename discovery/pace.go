@@ -41,6 +41,12 @@ type window struct {
 	ceiling int
 	cut     time.Time // of the last refusal that counted
 	grown   time.Time // when limit last moved
+	// shown: the agent has said so, or done it twice. Otherwise the ceiling is a
+	// guess from connections that were closed without a word, as those are too that
+	// were made while the agent came or went.
+	shown bool
+	heard bool      // an answer came since the last cut
+	tried time.Time // when a guess was last dropped
 }
 
 const (
@@ -48,6 +54,7 @@ const (
 	windowFloor     = 8 // connections; an agent with fewer for us cannot be used in any other way
 	windowGrow      = 10 * time.Second
 	windowGrowAbove = 5 * time.Minute // at the ceiling
+	windowRegrow    = 2 * time.Second // the distance of two doublings, if it was but a guess
 )
 
 func newWindow(most int, now time.Time) window {
@@ -56,18 +63,39 @@ func newWindow(most int, now time.Time) window {
 
 // refused notes that the agent refused a connection for a read that began at
 // start, while inUse were in use, proven of them for certain. Reads that began
-// before the last cut say nothing of the limit since.
-func (w *window) refused(now, start time.Time, inUse, proven int) {
+// before the last cut say nothing of the limit since. said: the agent gave the
+// reason.
+func (w *window) refused(now, start time.Time, inUse, proven int, said bool) {
+	w.shown = w.shown || said
 	if start.Before(w.cut) {
 		return
 	}
+	w.shown = w.shown || !w.tried.IsZero() && now.Sub(w.tried) < windowGrowAbove
+	w.heard = false
 	w.ceiling = min(w.limit, max(inUse, w.least))
 	w.limit = min(w.ceiling, max(w.least, proven, int(windowCut*float64(w.ceiling))))
 	w.cut, w.grown = now, now
 }
 
-// grow adds one for each time that nothing was refused.
+// answered notes an answer.
+func (w *window) answered(now time.Time) {
+	if !w.heard {
+		w.heard, w.grown = true, now
+	}
+}
+
+// grow adds one for each time that nothing was refused. A limit that is but a guess
+// doubles while there are answers.
 func (w *window) grow(now time.Time) {
+	for !w.shown && w.ceiling > 0 {
+		if !w.heard || now.Sub(w.grown) < windowRegrow {
+			return
+		}
+		w.grown, w.tried = w.grown.Add(windowRegrow), now
+		if w.limit = min(w.most, 2*w.limit); w.limit == w.most {
+			w.ceiling = 0
+		}
+	}
 	for w.limit < w.most {
 		every := windowGrow
 		if w.ceiling > 0 && w.limit >= w.ceiling-1 {
@@ -79,7 +107,7 @@ func (w *window) grow(now time.Time) {
 		w.grown = w.grown.Add(every)
 		w.limit++
 		if w.limit > w.ceiling {
-			w.ceiling = 0
+			w.ceiling, w.shown = 0, false
 		}
 	}
 	w.grown = now

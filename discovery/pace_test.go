@@ -14,6 +14,9 @@ func TestBucket(t *testing.T) {
 		{10 * time.Second, 0}, {0, 0}, {0, time.Second}, // never more than the burst
 	} {
 		now = now.Add(tc.pass)
+		if got := b.wait(now); got != tc.want {
+			t.Fatalf("step %d: would wait %s, want %s", i, got, tc.want)
+		}
 		if got := b.take(now); got != tc.want {
 			t.Fatalf("step %d: wait %s, want %s", i, got, tc.want)
 		}

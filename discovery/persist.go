@@ -48,9 +48,12 @@ func (k *keeper) persist(ctx context.Context) (stop func()) {
 	case <-loaded: // before the first answer, which is judged against it
 	case <-late.C:
 	}
+	unanswered := k.first.begin() // grace after the read had its turn at the gate, see firstRead
 	go func() {
 		defer close(ran)
-		if sleep(ctx, grace) == nil {
+		select {
+		case <-ctx.Done():
+		case <-unanswered:
 			k.mu.Lock()
 			k.recall()
 			k.mu.Unlock()
@@ -69,18 +72,24 @@ func (k *keeper) recall() {
 }
 
 // compare lets a first answer that takes implausibly much of what an earlier run
-// knew be judged as any other, against that: who starts while the registry lies is
-// not to believe it. Any other first answer makes that superfluous. k.mu is held.
+// knew be doubted: who starts while the registry lies is not to believe it. But
+// those who are missing are used only once they have answered a probe, for their
+// addresses may be others' by now. Any other first answer makes that superfluous.
+// k.mu is held.
 func (k *keeper) compare(a *reading) {
 	if k.seen || len(k.early.set) == 0 {
 		return
 	}
-	c := a.circumstances
-	c.Seen, c.WasFiltered, c.Backwards, c.Most = true, true, a.index >= maxIndex, len(k.early.set)
-	if plausible(&k.cfg, k.early.set, a.set, diff(k.early.set, a.set), c).decision != accept {
-		k.recall()
-	}
+	set, at := k.early.set, k.early.at
 	k.early = early{}
+	c := a.circumstances
+	c.Seen, c.WasFiltered, c.Backwards, c.Most = true, true, a.index >= maxIndex, len(set)
+	if plausible(&k.cfg, set, a.set, diff(set, a.set), c).decision == accept {
+		return
+	}
+	k.filtered, k.size, k.loss = true, len(set), recalled(set, k.env.Successes)
+	k.log.Info(k.from+" lists too little of what an earlier run knew: asking those that are missing",
+		"listed", len(a.set), "known", len(set), "age", max(0, k.env.Now().Sub(at)).Round(time.Second))
 }
 
 // Persist keeps what is believed of the service in store, in a file named after

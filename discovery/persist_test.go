@@ -140,6 +140,66 @@ func TestStartWhileConsulLies(t *testing.T) {
 	})
 }
 
+// An ordinary start after a scale-down sends nobody to the old addresses: what is
+// listed is used at once, and of the others those that answer a probe, in the time
+// that it takes to ask them.
+func TestStartAfterScaleDown(t *testing.T) {
+	for what, c := range map[string]struct {
+		listed []string
+		lives  func(string) bool
+		used   []string
+		then   State
+	}{
+		"all gone":         {[]string{"a", "z"}, func(id string) bool { return id == "n/a" || id == "n/z" }, []string{"a z"}, Current},
+		"two answer":       {[]string{"a", "z"}, func(id string) bool { return id == "n/b" || id == "n/c" }, []string{"a z", "a b? c? z", "a z"}, Current},
+		"to zero":          {nil, nil, []string{""}, Empty},
+		"a lie, two of it": {nil, func(id string) bool { return id == "n/b" || id == "n/c" }, []string{"b? c?"}, Kept},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir := t.TempDir()
+				before := run(t, dir, script(answer{index: 10, body: apart("a", "b", "c", "d", "e", "f")}), nil)
+				before.after(time.Second)
+				before.stop()
+				time.Sleep(60 * time.Hour)
+				w := run(t, dir, func(_ int, a asked) answer {
+					if a.blocks() {
+						return answer{hang: true}
+					}
+					return answer{index: 100, body: apart(c.listed...)}
+				}, func(id string) bool {
+					time.Sleep(300 * time.Millisecond)
+					return c.lives != nil && c.lives(id)
+				})
+				w.after(time.Millisecond)
+				if len(c.listed) > 0 {
+					w.wantUsed(c.used[0])
+				} else {
+					w.wantUsed()
+				}
+				w.after(time.Second)
+				if len(c.listed) > 0 && len(c.used) > 1 {
+					w.wantUsed(c.used[:2]...)
+				} else {
+					w.wantUsed(c.used[0])
+				}
+				if s := w.of.Status(); !s.Seen || s.Age != 0 {
+					t.Errorf("status %+v", s)
+				}
+				if w.logged("snapshot of an earlier run") != 0 || w.logged("asking those that are missing") != 1 {
+					t.Errorf("log:\n%s", w.log())
+				}
+				w.after(3 * time.Minute)
+				w.wantUsed(c.used...)
+				if s := w.of.Status(); s.State != c.then {
+					t.Errorf("status %+v\n%s", s, w.log())
+				}
+				w.stop()
+			})
+		})
+	}
+}
+
 // A token that never sees everything is no token that lost its rights.
 func TestSnapshotWithFilteredAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -238,6 +298,61 @@ func TestNoStore(t *testing.T) {
 		if s := w.of.Status(); s.State != Current || s.Disk != (DiskStatus{}) {
 			t.Errorf("%+v", s)
 		}
+		w.stop()
+	})
+}
+
+// A file that is missing at the start is a registry that is not there.
+func TestFileStartsFromSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, path := t.TempDir(), filepath.Join(t.TempDir(), "web.json")
+		life := func(path string) *watched {
+			w := &watched{}
+			f := NewFile(DefaultFileQuery("web", path), DefaultConfig(), w.env(anyone))
+			f.Persist(NewStore(dir, w.env(anyone)), "web")
+			w.watch(t, f)
+			return w
+		}
+		put(t, path, listing("a", "b"))
+		w := life(path)
+		w.after(2 * time.Second)
+		w.wantSets("a b")
+		w.stop()
+		if s := w.of.Status(); s.Disk.Writes != 1 {
+			t.Errorf("%+v", s.Disk)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		w = life(path)
+		w.after(time.Minute)
+		w.wantSets("a b")
+		if s := w.of.Status(); s.State != Snapshot || !s.Seen {
+			t.Errorf("%+v", s)
+		}
+		put(t, path, listing("a", "c"))
+		w.after(time.Minute)
+		w.wantSets("a b", "a c")
+		w.stop()
+		w = life(path + ".other")
+		w.after(time.Minute)
+		w.wantSets()
+		w.stop()
+	})
+}
+
+// Who lives is used before a consistent read is answered, which may take long.
+func TestStartAsksAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := lived(t, "a", "b", "c")
+		w := run(t, dir, func(n int, a asked) answer {
+			if n > 0 {
+				return answer{hang: true}
+			}
+			return answer{index: 20}
+		}, anyone)
+		w.after(500 * time.Millisecond)
+		w.wantUsed("a? b? c?")
 		w.stop()
 	})
 }

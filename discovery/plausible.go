@@ -57,7 +57,7 @@ func reason(doubt string) string {
 // Consul is known to answer 200 with too little: without a leader, from a server
 // that lags or was restored, with a token that lost its rights; and always when
 // it leaves nothing or implausibly little. Doubt by circumstances never adds or
-// loses anything, it keeps the old set.
+// loses anything, it keeps the old set; doubt of a consistent answer is a loss's.
 func plausible(cfg *Config, old, new []Instance, d delta, c circumstances) verdict {
 	shrinks := d.Removed > 0
 	emptied := len(new) == 0 && len(old) > 0
@@ -65,7 +65,11 @@ func plausible(cfg *Config, old, new []Instance, d delta, c circumstances) verdi
 	case !c.Seen || d.none():
 		return verdict{}
 	case shrinks && c.Filtered && (emptied || !c.WasFiltered):
-		// A token that never saw everything sees instances leave like others.
+		// A token that never saw everything sees instances leave like others. One that
+		// lost rights sees no less of what is left: the missing are asked.
+		if c.Consistent {
+			return verdict{confirm, doubtFiltered}
+		}
 		return verdict{hold, doubtFiltered}
 	case shrinks && !c.KnownLeader && !c.Streaming:
 		// Streamed answers always say "no leader" (consul #9776), as an agent

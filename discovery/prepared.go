@@ -134,9 +134,7 @@ func (p *Prepared) Watch(ctx context.Context, apply func([]Instance)) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			var status api.StatusError
-			busy := errors.As(err, &status) && status.Code == http.StatusTooManyRequests
-			next := p.keep.failed(err, busy)
+			next := p.keep.failed(err, busy(err))
 			delay, p.verify = next.delay, next.verify
 		default:
 			delay = p.answered(ctx, a, from)
@@ -184,7 +182,7 @@ func (p *Prepared) read(ctx context.Context) (reading, origin, error) {
 		// The agent does not refresh what it has by itself: it is as old as asked for.
 		opts.UseCache, opts.MaxAge = p.cfg.Cached, min(p.query.Poll, p.cfg.MaxStale)
 	}
-	ctx, x, end := withExchange(ctx, 0, false)
+	ctx, x, end := withExchange(ctx, 0, false, &p.keep.first)
 	defer end()
 	resp, meta, err := p.client.PreparedQuery().Execute(p.query.Name, opts.WithContext(ctx))
 	var status api.StatusError

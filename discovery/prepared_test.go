@@ -108,7 +108,7 @@ func TestPreparedDoubts(t *testing.T) {
 		"hangs":      {answer{hang: true}, true, Failing, "no answer within"},
 		"leaderless": {answer{index: 1, body: found("dc1", 0, "a"), leaderless: true}, true, Doubted, doubtNoLeader},
 		"lagging":    {answer{index: 1, body: found("dc1", 0, "a"), stale: time.Minute}, true, Doubted, doubtLagging},
-		"filtered":   {answer{index: 1, body: found("dc1", 0), filtered: true}, true, Doubted, doubtFiltered},
+		"filtered":   {answer{index: 1, body: found("dc1", 0), filtered: true}, true, Kept, doubtFiltered},
 		"empty":      {answer{index: 1, body: found("dc1", 2)}, true, Kept, doubtAlive},
 		"true":       {answer{index: 1, body: found("dc1", 2)}, false, Empty, ""},
 	} {

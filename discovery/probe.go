@@ -88,7 +88,7 @@ func (p *prober) round(ctx context.Context, now time.Time, all []lost) (alive, d
 	for n, x := range asked {
 		switch x.probed = now; {
 		case errs[n] == nil:
-			x.alive, x.misses = true, 0
+			x.alive, x.answered, x.misses = true, true, 0
 			alive++
 		case deaf(errs[n]):
 			// No verdict.
@@ -112,7 +112,7 @@ func (p *prober) due(now time.Time, all []lost) []*lost {
 		x.served = n // fewer: the endpoint was made anew
 		switch {
 		case grown:
-			x.probed, x.alive, x.misses = now, true, 0
+			x.probed, x.alive, x.answered, x.misses = now, true, true, 0
 		case x.probed.IsZero() || now.Sub(x.probed) >= probeSpacing:
 			out = append(out, x)
 		}

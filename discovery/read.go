@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -46,7 +47,7 @@ func (c *Consul) read(ctx context.Context) (reading, error) {
 	// An index belongs to a cluster. Looking at the whole answer now and then
 	// mends it if another one has come to the same.
 	known := l.index > 0 && l.index == c.last.index && c.env.Now().Sub(c.last.at) < c.cfg.Wait
-	ctx, x, end := withExchange(ctx, opts.WaitTime, known)
+	ctx, x, end := withExchange(ctx, opts.WaitTime, known, &c.keep.first)
 	defer end()
 	// Several tags go out as several tag parameters, all of which must match.
 	entries, meta, err := c.client.Health().ServiceMultipleTags(q.Service, q.Tags, q.OnlyPassing, opts.WithContext(ctx))
@@ -84,4 +85,43 @@ func (c *Consul) understand(entries []*api.ServiceEntry) reading {
 		a.shown = byAnswer(set, entries)
 	}
 	return a
+}
+
+// graceQueued is the most that a source's first read waits for its turn before the
+// snapshot is used: 1000 sources have theirs by then.
+const graceQueued = 5 * time.Second
+
+// firstRead runs the grace of a source's first answer. Among hundreds of sources
+// the first read waits longer for its turn at the gate than an agent needs to
+// answer: the grace begins when it has it. A nil one does nothing.
+type firstRead struct {
+	mu     sync.Mutex
+	late   *time.Timer // nil: nobody waits for it
+	turned bool
+}
+
+// begin returns what fires when the first answer is late.
+func (f *firstRead) begin() <-chan time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.late, f.turned = time.NewTimer(grace), false
+	return f.late.C
+}
+
+// queue notes that the read waits for its turn.
+func (f *firstRead) queue() { f.restart(graceQueued, false) }
+
+// turn notes that it has it.
+func (f *firstRead) turn() { f.restart(grace, true) }
+
+func (f *firstRead) restart(d time.Duration, turned bool) {
+	if f == nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.late != nil && !f.turned {
+		f.late.Reset(d)
+		f.turned = turned
+	}
 }

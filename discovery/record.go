@@ -109,6 +109,10 @@ func (r *record) hold(now time.Time, s State, doubt string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.s.HeldTotal++
+	r.doubt(now, s, doubt)
+}
+
+func (r *record) doubt(now time.Time, s State, doubt string) {
 	r.s.Current = false
 	if r.s.Doubt != doubt {
 		r.s.Doubt, r.s.Holding = doubt, reason(doubt)
@@ -127,7 +131,7 @@ func (r *record) hold(now time.Time, s State, doubt string) {
 func (r *record) use(now time.Time, instances, unlisted int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.s.Instances, r.s.Unlisted = instances, unlisted
+	r.s.Seen, r.s.Instances, r.s.Unlisted = true, instances, unlisted
 	r.s.UpdatesTotal++
 	r.changed = now
 }
@@ -140,24 +144,48 @@ func (r *record) probed(alive, dead int) {
 	r.s.ProbesDead += uint64(dead)
 }
 
-// believe notes an answer that was believed and, if it changed the set, that
-// apply has returned.
-func (r *record) believe(now time.Time, index uint64, set []Instance, unusable int, changed bool) {
+// belief is an answer that was believed.
+type belief struct {
+	index    uint64
+	set      []Instance
+	unusable int
+	changed  bool          // the set in use, and apply has returned
+	age      time.Duration // how long ago it was known to be so
+	late     bool          // that is too long for it to be current
+}
+
+// believe notes an answer that was believed.
+func (r *record) believe(now time.Time, b belief) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.s.Seen, r.s.Current = true, true
-	r.s.Index, r.s.Instances, r.s.Unlisted, r.s.Unusable = index, len(set), 0, unusable
-	r.s.Holding, r.s.Doubt, r.holdingSince = "", "", time.Time{}
-	r.good, r.set, r.seeded = now, set, false
-	if changed {
+	r.s.Seen = true
+	r.s.Index, r.s.Instances, r.s.Unlisted, r.s.Unusable = b.index, len(b.set), 0, b.unusable
+	if at := now.Add(-b.age); b.changed || r.seeded || at.After(r.good) {
+		r.good = at // what was known of the same set later on still is
+	}
+	r.set, r.seeded = b.set, false
+	if b.changed {
 		r.s.UpdatesTotal++
 		r.changed = now
 	}
-	if len(set) == 0 {
+	if b.late {
+		r.doubt(now, Doubted, doubtLagging)
+		return
+	}
+	r.s.Current = true
+	r.s.Holding, r.s.Doubt, r.holdingSince = "", "", time.Time{}
+	if len(b.set) == 0 {
 		r.become(now, Empty)
 	} else {
 		r.become(now, Current)
 	}
+}
+
+// answered reports whether any answer was believed.
+func (r *record) answered() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.good.IsZero() && !r.seeded
 }
 
 // believed is keeper.believed.

@@ -65,7 +65,8 @@ func TestSeed(t *testing.T) {
 		"another":          {allLive, answer{index: 5, body: apart("b", "c")}, Current, "", []string{"a b", "b c"}},
 		"empty, they live": {allLive, answer{index: 5}, Kept, doubtAlive, []string{"a b", "a? b?"}},
 		"empty, they died": {onlyLive(), answer{index: 5}, Empty, "", []string{"a b", ""}},
-		"filtered":         {allLive, answer{index: 5, filtered: true}, Doubted, doubtFiltered, []string{"a b"}},
+		"filtered":         {allLive, answer{index: 5, filtered: true}, Kept, doubtFiltered, []string{"a b", "a? b?"}},
+		"filtered, dead":   {onlyLive(), answer{index: 5, filtered: true}, Empty, "", []string{"a b", ""}},
 		"down":             {allLive, answer{err: errors.New("refused")}, Snapshot, "", []string{"a b"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -20,17 +20,20 @@ const (
 )
 
 // loss is a doubt about answers that take too much away: a spell of them, with
-// the instances that they lost. All of it is by consistent reads.
+// the instances that they lost. All of it is by consistent reads, but for a first
+// answer that is held against a snapshot.
 type loss struct {
-	since  time.Time // of the first answer
+	since  time.Time  // of the first answer
+	before []Instance // what was in use then
 	listed []Instance
+	most   int    // how many were listed at most since nothing was
 	lost   []lost // by ID, none of it in listed
+	hidden bool   // ACLs remove instances from the answers: repeating them proves nothing
 	rounds int
 
-	// Since when the same are listed, without a break, and how many answers said so.
-	same  time.Time
-	reads int
-	// The same for: nothing is listed, and nothing that was lost answers.
+	last time.Time // of the last answer; zero: something came between
+	// Since when nothing is listed and nothing that was lost answers, without a
+	// break, and how many answers said so.
 	quiet      time.Time
 	quietReads int
 }
@@ -38,48 +41,116 @@ type loss struct {
 // lost is an instance that the registry does not list any more.
 type lost struct {
 	Instance
-	served uint64    // its answered requests when they were last looked at
-	probed time.Time // when it was last asked; zero: never
-	alive  bool      // it answered then
-	misses int       // how often in a row it did not
+	served   uint64    // its answered requests when they were last looked at
+	probed   time.Time // when it was last asked; zero: never
+	alive    bool      // it answered then
+	misses   int       // how often in a row it did not
+	answered bool      // at any time of the spell
+	recalled bool      // known from a snapshot alone: it is used once it has answered
+	added    bool      // was first listed during the spell
+
+	gone  time.Duration // for how long answers have left it out
+	reads int           // how many did
 }
 
 func (l *lost) dead() bool { return l.misses >= deadMisses }
+
+// used reports whether it belongs to the set in use.
+func (l *lost) used() bool { return l.answered || !l.recalled }
+
+// recalled begins a spell with what an earlier run knew, none of it in use.
+func recalled(set []Instance, served func(id string) uint64) *loss {
+	l := new(loss)
+	for _, i := range byID(set) {
+		i.Unlisted = true
+		l.lost = append(l.lost, lost{Instance: i, served: served(i.ID), recalled: true})
+	}
+	return l
+}
 
 // take adds an answer to the spell: listed, in the place of the set in use.
 // served counts the requests that an instance answered.
 func (l *loss) take(now time.Time, listed, inUse []Instance, served func(id string) uint64) {
 	if l.since.IsZero() {
-		l.since = now
-	}
-	if l.same.IsZero() || !sameIDs(l.listed, listed) {
-		l.pause()
-		l.same = now
-	}
-	l.listed = listed
-	l.reads++
-	known := l.lost
-	l.lost = nil
-	renamed := newAddresses(listed, inUse)
-	for _, i := range inUse {
-		switch _, ok := find(listed, i.ID); {
-		case ok, renamed[i.HostPort()]:
-			continue
-		case i.Weight == 0 || i.Health == Maintenance:
-			continue // on its way out before: nothing is lost
+		l.since, l.before = now, inUse
+		if len(inUse) == 0 {
+			l.before = listed // beside what is recalled
 		}
-		i.Unlisted = true
+	}
+	var step time.Duration
+	if !l.last.IsZero() {
+		step = now.Sub(l.last)
+	}
+	l.last = now
+	anew := l.recovers(listed)
+	known := l.lost
+	l.listed, l.lost = listed, nil
+	for _, i := range l.missing(listed, inUse, known) {
 		x := lost{Instance: i, served: served(i.ID)}
+		_, before := find(l.before, i.ID)
+		x.added = !before
 		if at, ok := slices.BinarySearchFunc(known, i.ID, func(k lost, id string) int { return strings.Compare(k.ID, id) }); ok {
 			x = known[at]
+			x.gone += step
 		}
+		if anew {
+			x.gone, x.reads = 0, 0
+		}
+		x.reads++
 		l.lost = append(l.lost, x)
 	}
 }
 
-// pause interrupts the repetition: a read failed, or was doubted for another
-// reason, or said something else.
-func (l *loss) pause() { l.same, l.reads, l.quiet, l.quietReads = time.Time{}, 0, time.Time{}, 0 }
+// recovers reports whether an answer shows the registry on the mend: it lists one
+// that was lost, or more than it did before. Whoever is missing then may be next,
+// so that the repetition begins anew. That more is lost, or that one who came
+// meanwhile goes and comes, is no such sign.
+func (l *loss) recovers(listed []Instance) bool {
+	if len(listed) == 0 {
+		l.most = 0
+		return true // another claim: see settle
+	}
+	grown := len(listed) > l.most
+	l.most = max(l.most, len(listed))
+	return grown || slices.ContainsFunc(l.lost, func(x lost) bool {
+		_, ok := find(listed, x.ID)
+		return ok && !x.added
+	})
+}
+
+// missing returns those in use, and those that wait to be, that a list leaves out,
+// by ID.
+func (l *loss) missing(listed, inUse []Instance, waiting []lost) (out []Instance) {
+	renamed := newAddresses(listed, inUse)
+	add := func(i Instance) {
+		switch _, ok := find(listed, i.ID); {
+		case ok, renamed[i.HostPort()]:
+		case i.Weight == 0 || i.Health == Maintenance:
+			// On its way out before: nothing is lost.
+		default:
+			i.Unlisted = true
+			out = append(out, i)
+		}
+	}
+	for _, i := range inUse {
+		add(i)
+	}
+	for i := range waiting {
+		if _, ok := find(inUse, waiting[i].ID); !ok && !waiting[i].used() {
+			add(waiting[i].Instance)
+		}
+	}
+	return byID(out)
+}
+
+// pause stops the clock of the repetition, and breaks the quiet: a read failed, or
+// was doubted for another reason.
+func (l *loss) pause() { l.last, l.quiet, l.quietReads = time.Time{}, time.Time{}, 0 }
+
+// obeyed reports whether the registry has left out x for long enough.
+func (l *loss) obeyed(x *lost, cfg *Config) bool {
+	return len(l.listed) > 0 && !l.hidden && x.reads >= minShrunkReads && x.gone >= cfg.ShrinkConfirm
+}
 
 // answering counts the lost that answered when last asked.
 func (l *loss) answering() (n int) {
@@ -94,6 +165,10 @@ func (l *loss) answering() (n int) {
 // state is what the spell is while it goes on.
 func (l *loss) state() (State, string) {
 	switch none := len(l.listed) == 0; {
+	case l.hidden && l.answering() > 0:
+		return Kept, doubtFiltered
+	case l.hidden:
+		return Doubted, doubtFiltered
 	case l.answering() > 0 && none:
 		return Kept, doubtAlive
 	case l.answering() > 0:
@@ -114,7 +189,7 @@ type ending uint8
 const (
 	goesOn   ending = iota
 	proven          // none of the lost lives: the registry was right
-	repeated        // it said so for long enough: it is to be obeyed
+	repeated        // it left out those who live for long enough: it is to be obeyed
 	expired         // it has been doubted for EmptyHold: no doubt lasts for ever
 )
 
@@ -134,7 +209,7 @@ func (l *loss) settle(now time.Time, cfg *Config) ending {
 	case l.allDead() && l.quietReads >= minEmptyReads && now.Sub(l.quiet) >= cfg.EmptyConfirm:
 		// Not sooner: an agent may be restarted together with its backends.
 		return proven
-	case len(l.listed) > 0 && l.reads >= minShrunkReads && now.Sub(l.same) >= cfg.ShrinkConfirm:
+	case !slices.ContainsFunc(l.lost, func(x lost) bool { return !x.dead() && !l.obeyed(&x, cfg) }) && len(l.listed) > 0:
 		return repeated
 	case now.Sub(l.since) >= cfg.EmptyHold:
 		return expired
@@ -142,27 +217,35 @@ func (l *loss) settle(now time.Time, cfg *Config) ending {
 	return goesOn
 }
 
-// bury takes the dead out of the lost and returns them. Where nothing is listed
-// and nothing answers they stay: that is for settle alone to decide.
-func (l *loss) bury() (gone []Instance) {
+// bury takes those out of the lost who are dead, and those who were left out for
+// long enough, and returns them. Where nothing is listed and nothing answers they
+// stay: that is for settle alone to decide.
+func (l *loss) bury(cfg *Config) (dead, obeyed []Instance) {
 	if len(l.listed) == 0 && l.answering() == 0 {
-		return nil
+		return nil, nil
 	}
 	l.lost = slices.DeleteFunc(l.lost, func(x lost) bool {
-		if x.dead() {
-			gone = append(gone, x.Instance)
+		switch {
+		case x.dead():
+			dead = append(dead, x.Instance)
+		case l.obeyed(&x, cfg):
+			obeyed = append(obeyed, x.Instance)
+		default:
+			return false
 		}
-		return x.dead()
+		return true
 	})
-	return gone
+	return dead, obeyed
 }
 
-// union is what is listed with what was lost and is not buried, by ID; shown is
-// the same in the order to be applied, given that of the listed (nil: by ID).
+// union is what is listed with what was lost, is in use and is not buried, by ID;
+// shown is the same in the order to be applied, given that of the listed (nil: by ID).
 func (l *loss) union(order []Instance) (set, shown []Instance) {
 	kept := make([]Instance, 0, len(l.lost))
 	for i := range l.lost {
-		kept = append(kept, l.lost[i].Instance)
+		if l.lost[i].used() {
+			kept = append(kept, l.lost[i].Instance)
+		}
 	}
 	set = byID(slices.Concat(l.listed, kept))
 	if order == nil {
@@ -185,7 +268,7 @@ func (l *loss) next(cfg *Config) time.Duration {
 	case len(l.listed) == 0 && l.answering() == 0:
 		// Some within the span, for what comes back to be seen soon.
 		return max(minEmptySpacing, cfg.EmptyConfirm/4)
-	case len(l.listed) > 0 || missed:
+	case len(l.listed) > 0 && !l.hidden || missed:
 		return probeSpacing
 	}
 	// It may last for days.
@@ -208,10 +291,6 @@ func newAddresses(listed, inUse []Instance) map[string]bool {
 // find returns the instance with this ID in a set ordered by ID.
 func find(set []Instance, id string) (int, bool) {
 	return slices.BinarySearchFunc(set, id, func(i Instance, id string) int { return strings.Compare(i.ID, id) })
-}
-
-func sameIDs(a, b []Instance) bool {
-	return slices.EqualFunc(a, b, func(x, y Instance) bool { return x.ID == y.ID })
 }
 
 // peaks remembers how large the sets were that were believed of late, for many

@@ -86,6 +86,9 @@ func TestSettle(t *testing.T) {
 		"repeated, too soon":       {[]step{{0, a, "c"}, {30, a, "c"}, {59, a, "c"}}, goesOn, Kept, doubtShrunkAlive},
 		"repeated too seldom":      {[]step{{0, a, "c"}, {60, a, "c"}}, goesOn, Kept, doubtShrunkAlive},
 		"another list":             {[]step{{0, a, "c"}, {30, a, "c"}, {60, ab, "c"}}, goesOn, Kept, doubtShrunkAlive},
+		"one of them instead":      {[]step{{0, a, "bcd"}, {30, a, "bcd"}, {60, listOf("b"), "acd"}}, goesOn, Kept, doubtShrunkAlive},
+		"a later loss":             {[]step{{0, ab, "cd"}, {30, a, "bcd"}, {60, a, "bcd"}}, goesOn, Kept, doubtShrunkAlive},
+		"all repeated":             {[]step{{0, ab, "cd"}, {30, a, "bcd"}, {60, a, "bcd"}, {90, a, "bcd"}}, repeated, Kept, doubtShrunkAlive},
 		"from empty to one":        {[]step{{0, nil, "c"}, {30, nil, "c"}, {600, a, "c"}, {602, a, "c"}, {604, a, "c"}}, goesOn, Kept, doubtShrunkAlive},
 		"empty, all dead at once":  {[]step{{0, nil, ""}, {5, nil, ""}}, goesOn, Doubted, doubtEmpty},
 		"empty, all dead for 10s":  {[]step{{0, nil, ""}, {5, nil, ""}, {10, nil, ""}}, proven, Doubted, doubtEmpty},
@@ -114,22 +117,26 @@ func TestSettle(t *testing.T) {
 	}
 }
 
-func TestPauseStartsTheRepetitionAnew(t *testing.T) {
+func TestPauseStopsTheClock(t *testing.T) {
 	cfg := DefaultConfig()
 	l, now := new(loss), time.Unix(1e9, 0)
-	for n, listed := range [][]Instance{listOf("a"), listOf("a"), nil} {
-		l.take(now, listed, listOf("a", "b", "c"), noneServed)
-		l.lost[0].alive = true
-		l.settle(now, &cfg)
-		if n == 1 {
-			l.pause()
+	step := func(after time.Duration, want ending, gone time.Duration) {
+		t.Helper()
+		now = now.Add(after)
+		l.take(now, listOf("a"), listOf("a", "b", "c"), noneServed)
+		if got := l.settle(now, &cfg); got != want || l.lost[0].gone != gone {
+			t.Errorf("ending %d, want %d; gone for %s, want %s", got, want, l.lost[0].gone, gone)
 		}
-		now = now.Add(2 * time.Minute)
 	}
-	l.take(now, listOf("a"), listOf("a", "b", "c"), noneServed)
-	if got := l.settle(now, &cfg); got != goesOn || l.reads != 1 || l.since.Equal(now) {
-		t.Errorf("ending %d after %d reads", got, l.reads)
-	}
+	step(0, goesOn, 0)
+	step(40*time.Second, goesOn, 40*time.Second)
+	l.pause() // nobody knows what was listed in these 10 minutes
+	step(10*time.Minute, goesOn, 40*time.Second)
+	step(19*time.Second, goesOn, 59*time.Second)
+	step(time.Second, repeated, time.Minute)
+	// Nothing listed is another claim.
+	l.take(now.Add(time.Second), nil, listOf("a", "b", "c"), noneServed)
+	step(2*time.Second, goesOn, 0)
 }
 
 func TestNextPause(t *testing.T) {
@@ -318,5 +325,38 @@ func TestConnects(t *testing.T) {
 	}
 	if err := connects(t.Context(), i); !errors.Is(err, syscall.ECONNREFUSED) || deaf(err) {
 		t.Errorf("nobody: %v", err)
+	}
+}
+
+// TestRepetitionBeginsAnew: b is missing throughout; what else happens decides
+// whether that counts on.
+func TestRepetitionBeginsAnew(t *testing.T) {
+	l, now := new(loss), time.Unix(1e9, 0)
+	inUse := listOf("a", "b", "c", "d")
+	for n, s := range []struct {
+		listed []Instance
+		gone   time.Duration // of b
+	}{
+		{listOf("a", "c"), 0},
+		{listOf("a", "c"), 10 * time.Second},
+		{listOf("a"), 20 * time.Second},      // more is lost
+		{listOf("a", "x"), 30 * time.Second}, // a newcomer: no more are listed than before
+		{listOf("a"), 40 * time.Second},
+		{listOf("a", "x"), 50 * time.Second}, // it returns
+		{listOf("a", "c"), 0},                // one of those before returns
+		{listOf("a", "c"), 10 * time.Second},
+		{listOf("a", "c", "x"), 0}, // more are listed
+		{listOf("a", "c", "x"), 10 * time.Second},
+		{nil, 0},
+		{nil, 0},
+		{listOf("y"), 0},
+		{listOf("y"), 10 * time.Second},
+	} {
+		l.take(now, s.listed, inUse, noneServed)
+		if at := slices.IndexFunc(l.lost, func(x lost) bool { return x.ID == "b" }); at < 0 || l.lost[at].gone != s.gone && len(s.listed) > 0 {
+			t.Errorf("step %d: lost %+v, b is to be gone for %s", n, l.lost, s.gone)
+		}
+		inUse, _ = l.union(nil)
+		now = now.Add(10 * time.Second)
 	}
 }

@@ -103,7 +103,14 @@ func fingerprint(kind string, cfg Config, parts any) string {
 	if address == "" {
 		address = os.Getenv(api.HTTPAddrEnvName)
 	}
-	text, err := json.Marshal([]any{kind, address, cfg.Datacenter, cfg.Namespace, cfg.Partition, parts})
+	// The client falls back to these as well.
+	namespace := cmp.Or(cfg.Namespace, os.Getenv(api.HTTPNamespaceEnvName))
+	partition := cmp.Or(cfg.Partition, os.Getenv(api.HTTPPartitionEnvName))
+	return sumOf(kind, address, cfg.Datacenter, namespace, partition, parts)
+}
+
+func sumOf(parts ...any) string {
+	text, err := json.Marshal(parts)
 	if err != nil {
 		panic(err) // texts and numbers
 	}

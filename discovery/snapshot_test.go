@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/consul/api"
 )
 
 // full is an instance with something in every field that is of the registry.
@@ -158,4 +160,25 @@ func FuzzSnapshot(f *testing.F) {
 			t.Errorf("%s: %+v\nagain %+v, %v", payload, set, set2, err)
 		}
 	})
+}
+
+// The client asks in these where the configuration names none.
+func TestFingerprintKnowsTheEnvironment(t *testing.T) {
+	q, cfg := DefaultQuery("web"), DefaultConfig()
+	base := q.fingerprint(cfg)
+	seen := map[string]bool{base: true}
+	for _, name := range []string{api.HTTPNamespaceEnvName, api.HTTPPartitionEnvName} {
+		t.Setenv(name, "other")
+		if sum := q.fingerprint(cfg); seen[sum] {
+			t.Errorf("%s changes nothing", name)
+		} else {
+			seen[sum] = true
+		}
+	}
+	cfg.Namespace, cfg.Partition = "mine", "too"
+	sum := q.fingerprint(cfg)
+	t.Setenv(api.HTTPNamespaceEnvName, "another")
+	if q.fingerprint(cfg) != sum {
+		t.Error("the configuration does not go before the environment")
+	}
 }

@@ -2,6 +2,7 @@ package discovery_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"path/filepath"
 	"strings"
@@ -162,5 +163,55 @@ func TestPreparedQueryAndSnapshot(t *testing.T) {
 	must(t, consul.Restart(t.Context()))
 	if s := w.untilState(discovery.Kept); s.Instances != 1 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestConsulTokenThatNeverSawEverything: what it sees leave has left, though
+// streamed answers, which come in between, never say that something is hidden.
+func TestConsulTokenThatNeverSawEverything(t *testing.T) {
+	const root = "00000000-0000-4000-8000-000000000001"
+	consul, c := startConsul(t, harness.Options{Token: root, Config: `
+		acl {
+			enabled = true
+			default_policy = "deny"
+			tokens { initial_management = "` + root + `" agent = "` + root + `" }
+		}`})
+	policy, _, err := c.ACL().PolicyCreate(&api.ACLPolicy{Name: "outrigger", Rules: `service_prefix "" { policy = "read" } node_prefix "good" { policy = "read" }`}, nil)
+	must(t, err)
+	token, _, err := c.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
+	must(t, err)
+	add := func(node string, port int) {
+		t.Helper()
+		_, err := c.Catalog().Register(&api.CatalogRegistration{Node: node, Address: "127.0.0.1",
+			Service: &api.AgentService{ID: "w", Service: "web", Port: port}}, nil)
+		must(t, err)
+	}
+	has := func(n int) func(discovery.Status) bool {
+		return func(s discovery.Status) bool { return s.Instances == n && s.State == discovery.Current }
+	}
+	add("hidden", 9100)
+	add("good0", 9000)
+	add("good1", 9001)
+	add("good2", 9002)
+	w := watch(t, consul, discovery.Query{Service: "web"}, func(cfg *discovery.Config) {
+		cfg.Token = discovery.Secret(token.SecretID)
+	})
+	w.untilStatus("the three that it may see", has(3))
+	add("good3", 9003) // a streamed answer
+	w.untilStatus("a fourth", has(4))
+	var ops api.TxnOps
+	for i := range 3 {
+		ops = append(ops, &api.TxnOp{Node: &api.NodeTxnOp{Verb: api.NodeDelete, Node: api.Node{Node: fmt.Sprint("good", i)}}})
+	}
+	ok, resp, _, err := c.Txn().Txn(ops, nil)
+	must(t, err)
+	if !ok {
+		t.Fatalf("%+v", resp.Errors)
+	}
+	w.untilStatus("the fourth alone", has(1))
+	add("good9", 9009)
+	w.untilStatus("a newcomer", has(2))
+	if s := w.src.Status(); s.DoubtsTotal["filtered"] != 0 {
+		t.Errorf("status %+v", s)
 	}
 }

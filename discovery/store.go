@@ -39,6 +39,12 @@ type Store struct {
 	last  time.Time     // end of the last write; held by turn
 	wrong bool          // the last write failed; held by turn
 	write func(dir, name string, payload []byte) error
+
+	mu         sync.Mutex
+	ending     context.Context // of the last writes of all that end together; nil: none does
+	ended      context.CancelFunc
+	unfinished int  // how many of these are not done
+	told       bool // that they come too late
 }
 
 // NewStore keeps snapshots in the folder "discovery" of stateDir, which is made
@@ -272,8 +278,7 @@ func (s *saver) confirm() {
 
 // finish writes what the end came before, once run has ended.
 func (s *saver) finish(ran <-chan struct{}) {
-	ctx, cancel := context.WithTimeout(context.Background(), lastWrite)
-	defer cancel()
+	ctx := s.store.end()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -283,8 +288,36 @@ func (s *saver) finish(ran <-chan struct{}) {
 	}()
 	select {
 	case <-done:
+		s.store.done(false)
 	case <-ctx.Done():
-		s.log.Warn("the disk takes too long to write what is known of the service", "dir", s.store.dir)
+		s.store.done(true)
+	}
+}
+
+// end begins a last write. One deadline is for all that end together: they write
+// one after the other.
+func (s *Store) end() context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending == nil {
+		s.ending, s.ended = context.WithTimeout(context.Background(), lastWrite)
+		s.told = false
+	}
+	s.unfinished++
+	return s.ending
+}
+
+// done ends one, which may have come too late.
+func (s *Store) done(late bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if late && !s.told {
+		s.told = true
+		s.log.Warn("the disk takes too long: what was learnt last of some services is not written", "services", s.unfinished, "dir", s.dir)
+	}
+	if s.unfinished--; s.unfinished == 0 {
+		s.ended()
+		s.ending = nil
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // What a keeper has to say, for the log.
@@ -51,29 +52,42 @@ func (k *keeper) tellEnd(why string, n int) {
 	}
 }
 
+// wayOut is how they leave who are meant to.
+const wayOut = "stop the processes, or set their weight to 0 or put them into maintenance before they are taken out, or lower empty_hold"
+
 // tellLoss is tellDoubt for those about what is missing.
-func (k *keeper) tellLoss(doubt string) {
+func (k *keeper) tellLoss(state State, doubt string) {
 	l := k.loss
 	switch {
-	case doubt != doubtAlive && doubt != doubtShrunkAlive:
+	case state != Kept:
 		k.tellDoubt(doubt)
 	case k.toldBefore(doubt):
 	case doubt == doubtAlive:
 		k.log.Warn(k.from+" lists nothing, but old endpoints answer: keeping them",
-			"instances", len(l.lost), "answering", l.answering(), "check", k.hint)
+			"instances", len(l.lost), "answering", l.answering(), "check", k.hint, "if_meant", wayOut)
+	case doubt == doubtFiltered:
+		k.log.Warn("ACLs hide instances: keeping the missing that still answer",
+			"listed", len(l.listed), "missing", len(l.lost), "answering", l.answering(), "check", "the token's rights", "if_meant", wayOut)
 	default:
 		k.log.Warn(k.from+" lists too few at once: keeping the missing that still answer",
-			"listed", len(l.listed), "missing", len(l.lost), "answering", l.answering(), "check", k.hint)
+			"listed", len(l.listed), "missing", len(l.lost), "answering", l.answering(), "check", k.hint, "if_meant", wayOut)
 	}
 }
 
-func (k *keeper) tellBuried(gone []Instance) {
+// tellLate says once that the answers are believed but old.
+func (k *keeper) tellLate(age time.Duration) {
+	if !k.toldBefore(doubtLagging) {
+		k.log.Warn("the agent's cache has lost contact with the servers: its answers are old", "age", age)
+	}
+}
+
+func (k *keeper) tellGone(gone []Instance, text string) {
 	for n, i := range gone {
 		if n == maxLines {
-			k.log.Info("more are not listed and not answering any more: dropped", "count", len(gone)-n)
+			k.log.Info("more of them: "+text, "count", len(gone)-n)
 			break
 		}
-		k.log.Info("not listed and not answering any more: dropped", "id", i.ID)
+		k.log.Info(text, "id", i.ID)
 	}
 }
 

@@ -12,8 +12,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/hashicorp/consul/api"
 )
 
 // transport is what all requests to Consul go through, whoever makes them: it
@@ -49,6 +50,7 @@ type exchange struct {
 	// skip: the reader knows what the index stands for, an answer with the same
 	// need not be read. unchanged: it was such a one.
 	skip, unchanged bool
+	first           *firstRead // nil: nobody wants to know
 }
 
 type exchangeKey struct{}
@@ -65,6 +67,14 @@ func (x *exchange) admitted(wait time.Duration) {
 func (x *exchange) queued() {
 	if x != nil {
 		x.limit.Stop()
+		x.first.queue()
+	}
+}
+
+// turned tells that the read has its turn.
+func (x *exchange) turned() {
+	if x != nil {
+		x.first.turn()
 	}
 }
 
@@ -72,7 +82,7 @@ func (x *exchange) queued() {
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	for try := 0; ; try++ {
 		resp, refused, err := t.once(req)
-		if !refused || try == refusals || req.Body != nil && req.Body != http.NoBody {
+		if !refused || try == refusals || req.Method != http.MethodGet {
 			return resp, err
 		}
 		if err == nil {
@@ -95,8 +105,9 @@ func (t *transport) once(req *http.Request) (resp *http.Response, refused bool, 
 		return nil, false, err
 	}
 	x.admitted(turn.wait)
+	x.turned()
 	var conn fresh
-	out := req.Clone(httptrace.WithClientTrace(req.Context(), conn.trace(t.gate.now)))
+	out := req.Clone(httptrace.WithClientTrace(req.Context(), conn.trace(t.gate, turn)))
 	if turn.wait < turn.want {
 		ask.values.Set("wait", strconv.FormatInt(turn.wait.Milliseconds(), 10)+"ms")
 		out.URL.RawQuery = ask.values.Encode()
@@ -106,9 +117,7 @@ func (t *transport) once(req *http.Request) (resp *http.Response, refused bool, 
 	}
 	resp, err = t.next.RoundTrip(out)
 	if err != nil {
-		if refused = conn.refused(err, t.gate.now()); refused {
-			t.gate.refused(turn)
-		}
+		refused = t.silent(req, turn, &conn, err)
 		t.gate.leave(turn)
 		return nil, refused, err
 	}
@@ -138,18 +147,36 @@ func (t *transport) failed(turn *turn, resp *http.Response) bool {
 	if err != nil {
 		return false // what came of it says enough
 	}
+	// The agent answers so at accept, before it has read anything.
+	if resp.StatusCode == http.StatusTooManyRequests && resp.Close && bytes.Contains(text, []byte("concurrent connections")) {
+		t.gate.refused(turn, true)
+		return true
+	}
+	t.gate.spoke()
 	switch resp.StatusCode {
 	case http.StatusForbidden:
 		t.tokens.stale()
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		// The agent answers so at accept, before it has read anything.
-		if resp.Close && bytes.Contains(text, []byte("concurrent connections")) {
-			t.gate.refused(turn)
-			return true
+		// Agents that have lost their servers answer 503 too.
+		if resp.StatusCode == http.StatusTooManyRequests || limitText(string(text)) {
+			t.gate.limited()
 		}
-		t.gate.limited()
 	}
 	return false
+}
+
+// limitText reports whether a 503 is one of Consul's request limits: "rate limit
+// exceeded for operation that can only be performed by the leader".
+func limitText(s string) bool {
+	s = strings.ToLower(s)
+	return strings.Contains(s, "rate limit") || strings.Contains(s, "resource exhausted") || strings.Contains(s, "resourceexhausted")
+}
+
+// busy reports whether an error is an agent or a server that asks for less.
+func busy(err error) bool {
+	var status api.StatusError
+	return errors.As(err, &status) && (status.Code == http.StatusTooManyRequests ||
+		status.Code == http.StatusServiceUnavailable && limitText(status.Body))
 }
 
 // drain reads an answer that nobody wants, so that the connection can be used
@@ -204,45 +231,6 @@ func question(req *http.Request) inquiry {
 	return ask
 }
 
-// fresh finds out whether a connection was made for the request.
-type fresh struct {
-	mu    sync.Mutex
-	made  time.Time // zero: it is an old one
-	heard bool
-}
-
-func (f *fresh) trace(now func() time.Time) *httptrace.ClientTrace {
-	return &httptrace.ClientTrace{
-		GotConn: func(i httptrace.GotConnInfo) {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			if f.made, f.heard = (time.Time{}), false; !i.Reused {
-				f.made = now()
-			}
-		},
-		GotFirstResponseByte: func() {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			f.heard = true
-		},
-	}
-}
-
-// refused reports whether an error is that of a connection which the agent took
-// and closed at once, without an answer. Over its limit it does that when its 429
-// does not get through: it writes it before it reads, and then resets.
-func (f *fresh) refused(err error, now time.Time) bool {
-	const soon = time.Second
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.made.IsZero() || f.heard || now.Sub(f.made) > soon {
-		return false
-	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
-		strings.Contains(err.Error(), "server closed idle connection") // net/http's EOF before the first byte
-}
-
 // answerBody makes reading more than limit bytes of an answer an error, and gives
 // the turn back when it is closed, which consul/api does.
 type answerBody struct {
@@ -273,9 +261,9 @@ func (b *answerBody) Close() error {
 
 // withExchange returns a context for one read, with a limit to its time. The
 // caller calls end.
-func withExchange(ctx context.Context, wait time.Duration, skip bool) (context.Context, *exchange, func()) {
+func withExchange(ctx context.Context, wait time.Duration, skip bool, first *firstRead) (context.Context, *exchange, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	x := &exchange{skip: skip}
+	x := &exchange{skip: skip, first: first}
 	x.limit = time.AfterFunc(time.Hour, func() { cancel(errTooLate) })
 	x.admitted(wait) // for a client without a gate
 	return context.WithValue(ctx, exchangeKey{}, x), x, func() {

@@ -5,102 +5,17 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 )
-
-// limitedAgent is an agent with a crowd's services and Consul's limit of
-// connections: the raw 429 at accept, and the connection closed.
-type limitedAgent struct {
-	net.Listener
-	limit int
-	mute  bool // the 429 does not get through
-
-	mu      sync.Mutex
-	open    map[net.Conn]bool
-	most    int
-	refused []time.Time
-}
-
-type limitedConn struct {
-	net.Conn
-	l *limitedAgent
-}
-
-func (c *limitedConn) Close() error {
-	c.l.mu.Lock()
-	delete(c.l.open, c)
-	c.l.mu.Unlock()
-	return c.Conn.Close()
-}
-
-func (l *limitedAgent) Accept() (net.Conn, error) {
-	for {
-		conn, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		l.mu.Lock()
-		if len(l.open) < l.limit {
-			c := &limitedConn{conn, l}
-			l.open[c] = true
-			l.most = max(l.most, len(l.open))
-			l.mu.Unlock()
-			return c, nil
-		}
-		l.refused = append(l.refused, time.Now())
-		l.mu.Unlock()
-		if !l.mute {
-			const text = "Your IP is issuing too many concurrent connections, please rate limit your calls\n"
-			_, _ = fmt.Fprintf(conn, "HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(text), text)
-		}
-		_ = conn.Close()
-	}
-}
-
-func startLimited(t *testing.T, limit int, mute bool) (*limitedAgent, *crowd, string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	la := &limitedAgent{Listener: l, limit: limit, mute: mute, open: map[net.Conn]bool{}}
-	c := newCrowd()
-	srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		resp, _ := c.RoundTrip(r) // this one has no errors
-		for k, v := range resp.Header {
-			w.Header()[k] = v
-		}
-		_, _ = io.Copy(w, resp.Body)
-		_ = resp.Body.Close()
-	})}
-	go func() { _ = srv.Serve(la) }()
-	t.Cleanup(func() { _ = srv.Close() })
-	return la, c, l.Addr().String()
-}
-
-// crowdClient is NewGatedClient's for an audience.
-func crowdClient(t *testing.T, c *crowd, addr string, change func(*Config)) *audience {
-	t.Helper()
-	a := &audience{t: t, crowd: c, cfg: DefaultConfig(), ctx: t.Context(), port: map[string]int{}, at: map[string]time.Time{}}
-	a.cfg.Address = addr
-	change(&a.cfg)
-	var err error
-	if a.client, a.gate, err = NewGatedClient(a.cfg, nil); err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
 
 // With more services than an agent takes connections none fails, all changes are
 // seen, and the agent has nothing to refuse.
@@ -142,6 +57,16 @@ func TestAgentRefusesConnections(t *testing.T) {
 				c.touch(s)
 			}
 			a.seen(all, 2, time.Minute)
+			for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+				a.gate.mu.Lock()
+				w := a.gate.window // a guess is tried once more
+				a.gate.mu.Unlock()
+				if w.shown && time.Since(w.cut) > 2*time.Second { // nobody tries again any more
+					break
+				} else if time.Now().After(deadline) {
+					t.Fatalf("the limit is still a guess: %+v", a.gate.Status())
+				}
+			}
 			settled := time.Now()
 			for _, s := range all {
 				c.touch(s)
@@ -158,7 +83,7 @@ func TestAgentRefusesConnections(t *testing.T) {
 			if len(la.refused) == 0 || late > 2 {
 				t.Errorf("%d refusals, %d of them after all was seen twice", len(la.refused), late)
 			}
-			if s := a.gate.Status(); s.Limit > 20 || s.BusyConnections == 0 {
+			if s := a.gate.Status(); s.Limit > 24 || s.BusyConnections == 0 {
 				t.Errorf("status %+v", s)
 			}
 			if said.Len() > 0 {
@@ -168,7 +93,29 @@ func TestAgentRefusesConnections(t *testing.T) {
 	}
 }
 
-// rated answers 429 as Consul's request limits do.
+// Who asks again and again is known by what it asks for, not by how.
+func TestQuestion(t *testing.T) {
+	for _, tc := range []struct {
+		method, url, name string
+		wait              time.Duration
+	}{
+		{"GET", "/v1/health/service/web?stale=&tag=a", "/v1/health/service/web?tag=a", 0},
+		{"GET", "/v1/health/service/web?index=7&stale=&tag=a&wait=300000ms", "/v1/health/service/web?tag=a", 5 * time.Minute},
+		{"GET", "/v1/health/service/web?consistent=&tag=a", "/v1/health/service/web?tag=a", 0},
+		{"GET", "/v1/health/service/web?index=7&tag=b&wait=nonsense", "/v1/health/service/web?tag=b", defaultWait},
+		{"GET", "/v1/kv/outrigger/web/?index=7&recurse=&wait=1000ms", "/v1/kv/outrigger/web/?recurse=", time.Second},
+		{"GET", "/v1/agent/service/web?hash=abc&wait=60000ms", "/v1/agent/service/web?", time.Minute},
+		{"GET", "/v1/agent/self", "", 0},
+		{"PUT", "/v1/kv/outrigger/web/n/a", "", 0},
+	} {
+		got := question(httptest.NewRequest(tc.method, tc.url, nil))
+		if got.name != tc.name || got.wait != tc.wait {
+			t.Errorf("%s %s: %q for %v, want %q for %v", tc.method, tc.url, got.name, got.wait, tc.name, tc.wait)
+		}
+	}
+}
+
+// Consul's request limits answer 429 too, and want fewer requests, not connections.
 func TestRequestLimitIsNoRefusal(t *testing.T) {
 	cleanEnv(t)
 	var asked atomic.Int32

@@ -200,17 +200,23 @@ func cutPort(a string) (host string, port int, ok bool) {
 // and gets its balancer before the source is watched.
 func (sc *Sidecar) newSource(s *service, log hclog.Logger) discovery.Source {
 	c := &s.cfg
+	var names []string
+	for _, f := range c.Source.Fallbacks {
+		names = append(names, f.Name)
+	}
 	env := func(rename func(string) string) discovery.Env {
 		return discovery.Env{
 			Logger: log, Probe: s.checks.probe, Probes: sc.probes,
 			Successes: func(id string) uint64 { return s.balancer.Successes(rename(id)) },
 		}
 	}
-	own := env(func(id string) string { return id })
+	own := env(func(id string) string { return discovery.InPrimary(id, names) })
 	var primary discovery.Source
 	switch c.Source.Kind {
 	case "file":
-		primary = discovery.NewFile(c.fileQuery(), sc.cfg.Consul, own)
+		f := discovery.NewFile(c.fileQuery(), sc.cfg.Consul, own)
+		f.Persist(sc.store, c.Name)
+		primary = f
 	case "prepared_query":
 		p := discovery.NewPrepared(sc.client, c.preparedQuery(), sc.cfg.Consul, own)
 		p.Persist(sc.store, c.Name)
@@ -235,7 +241,9 @@ func (sc *Sidecar) fallback(c *ServiceConfig, f *Fallback, env discovery.Env) di
 		set, _ := f.instances(q.Service) // validated
 		return discovery.NewStatic(set)
 	case f.File != "":
-		return discovery.NewFile(discovery.DefaultFileQuery(q.Service, f.File), sc.cfg.Consul, env)
+		s := discovery.NewFile(discovery.DefaultFileQuery(q.Service, f.File), sc.cfg.Consul, env)
+		s.Persist(sc.store, block)
+		return s
 	case f.PreparedQuery != "":
 		p := discovery.DefaultPreparedQuery(q.Service, f.PreparedQuery)
 		p.Query = q

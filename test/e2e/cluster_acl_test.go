@@ -75,11 +75,11 @@ func tokenLosesItsRights(t *testing.T, c *harness.Cluster) {
 			t.Fatal(err)
 		}
 		if rules != mayRead {
-			r.awaitState("doubted", "filtered", 5)
+			r.awaitState("kept", "filtered", 5)
 			r.progress()
 		}
 	}
-	r.finish("doubted", "failing")
+	r.finish("kept", "doubted", "failing")
 }
 
 // A deleted token is an error until the file holds another. An emptied file
