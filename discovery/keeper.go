@@ -10,9 +10,9 @@ import (
 )
 
 // keeper holds the set of one service for one source, and judges what the source
-// reads: README has its rules as a table ("What is believed"). Its methods may be called by any
-// goroutine; apply is called with its lock held, so never twice at once, and must
-// not call back. The set outlives a Watch.
+// reads: README has its rules as a table ("What is believed"). Its methods may be
+// called by any goroutine; apply is called with its lock held, so never twice at
+// once, and must not call back. The set outlives a Watch.
 type keeper struct {
 	from   string // who answers, for the log: "Consul", "the file"
 	hint   string // what to look at when nothing is listed

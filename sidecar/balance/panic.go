@@ -73,8 +73,9 @@ func (b *Balancer) anyOut() bool {
 	return false
 }
 
-// few reports whether too few are well. s.healthy and s.listed become those that decided it. Who refuses connections is asked for only if somebody is out: breakers
-// then tell when it is over.
+// few reports whether too few are well. s.healthy and s.listed become those that
+// decided it. Who refuses connections is asked for only if somebody is out:
+// breakers then tell when it is over.
 func (b *Balancer) few(s *snapshot, now time.Duration, out bool) bool {
 	var ranks []share // two of each tier
 	for _, m := range b.order {
