@@ -28,7 +28,8 @@ const (
 	// deregistering takes two reads. Without it that pace would be measured.
 	discoveryRest = 2200 * time.Millisecond
 	discoveryLook = 800 * time.Millisecond // without a request, until the last is called that
-	discoveryLong = 20 * time.Second       // that it takes this long is a failure
+	discoveryRun  = 2*discoveryRest + 2*discoveryLook
+	discoveryLong = 20 * time.Second // that it takes this long is a failure
 )
 
 // Keys of its figures, in ms.
@@ -78,7 +79,7 @@ func (b *bench) discovery(ctx context.Context) (*result, error) {
 		names: []string{discoveryStreaming, discoveryBlocking},
 		Setting: fmt.Sprintf("%d round(s) of %d runs over %d services; three Consul servers and a client agent; each has %d backends and one that comes and goes\n"+
 			"about every %v, and %d requests/s, so that a backend gets one each %d ms; times begin when Consul's API has answered; slow_start is off",
-			b.ownRounds(), b.discoveryRuns(), discoveryLanes, discoveryStanding, 2*discoveryRest+2*discoveryLook, discoveryRate, 1000*(discoveryStanding+1)/discoveryRate),
+			b.ownRounds(), b.discoveryRuns(), discoveryLanes, discoveryStanding, discoveryRun, discoveryRate, 1000*(discoveryStanding+1)/discoveryRate),
 	}
 	for i := range b.ownRounds() {
 		values := round{}
@@ -112,7 +113,7 @@ func (b *bench) discoveryRow(ctx context.Context, streaming bool) (figures, erro
 	var lanes sync.WaitGroup
 	for i, addr := range addrs {
 		lanes.Go(func() {
-			f, l, err := b.discoveryLane(ctx, cluster, laneName(i), addr)
+			f, l, err := b.discoveryLane(ctx, cluster, i, addr)
 			mu.Lock()
 			defer mu.Unlock()
 			first, last, failed = append(first, f...), append(last, l...), errors.Join(failed, err)
@@ -137,7 +138,8 @@ func (b *bench) discoveryRow(ctx context.Context, streaming bool) (figures, erro
 func laneName(i int) string { return serviceName + "-" + strconv.Itoa(i) }
 
 // discoveryLane measures one service's part of the runs, in ms.
-func (b *bench) discoveryLane(ctx context.Context, cluster *harness.Cluster, service, addr string) (first, last []float64, err error) {
+func (b *bench) discoveryLane(ctx context.Context, cluster *harness.Cluster, lane int, addr string) (first, last []float64, err error) {
+	service := laneName(lane)
 	d := &discoveryRig{service: service}
 	defer d.close()
 	if d.client, err = cluster.Agent.Client(); err != nil {
@@ -165,7 +167,8 @@ func (b *bench) discoveryLane(ctx context.Context, cluster *harness.Cluster, ser
 	done.Go(func() { load.run(loading, discoveryRate) })
 	defer done.Wait()
 	defer end()
-	if err := pause(ctx, discoveryRest); err != nil {
+	// Not all at once: an agent syncs one registration after the other.
+	if err := pause(ctx, discoveryRest+time.Duration(lane)*discoveryRun/discoveryLanes); err != nil {
 		return nil, nil, err
 	}
 	for i := range b.discoveryRuns() / discoveryLanes {
