@@ -57,7 +57,7 @@ func newKeeper(from, hint, service string, cfg Config, env Env) *keeper {
 		env.Rand = rand.Float64
 	}
 	if env.Probe == nil {
-		env.Probe = connects
+		env.Probe = Connects
 	}
 	if env.Probes == nil {
 		env.Probes = NewProbeLimit(maxProbes)

@@ -20,8 +20,8 @@ const (
 // it could not be asked.
 var ErrNoVerdict = errors.New("no verdict")
 
-// connects is the probe where none is given: a TCP connection that is made.
-func connects(ctx context.Context, i Instance) error {
+// Connects is the Prober where none is given: a TCP connection that is made.
+func Connects(ctx context.Context, i Instance) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", i.HostPort())
 	if err != nil {
 		return err

@@ -317,13 +317,13 @@ func TestConnects(t *testing.T) {
 		t.Fatal(err)
 	}
 	i := Instance{Address: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port}
-	if err := connects(t.Context(), i); err != nil {
+	if err := Connects(t.Context(), i); err != nil {
 		t.Errorf("a listener: %v", err)
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := connects(t.Context(), i); !errors.Is(err, syscall.ECONNREFUSED) || deaf(err) {
+	if err := Connects(t.Context(), i); !errors.Is(err, syscall.ECONNREFUSED) || deaf(err) {
 		t.Errorf("nobody: %v", err)
 	}
 }

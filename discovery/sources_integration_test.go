@@ -77,15 +77,6 @@ func (l *life) untilState(want discovery.State) discovery.Status {
 	}
 }
 
-// connects is a probe as the default one.
-func connects(ctx context.Context, i discovery.Instance) error {
-	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", i.HostPort())
-	if err == nil {
-		_ = c.Close()
-	}
-	return err
-}
-
 // A prepared query of a service that has nowhere to fail over to, and a sidecar
 // that is started while Consul is down, both on real ones.
 func TestPreparedQueryAndSnapshot(t *testing.T) {
@@ -106,7 +97,7 @@ func TestPreparedQueryAndSnapshot(t *testing.T) {
 	cfg.Address = consul.Addr()
 	client, err := discovery.NewClient(cfg)
 	must(t, err)
-	env := discovery.Env{Logger: hclog.New(&hclog.LoggerOptions{Output: testWriter{t}}), Probe: connects}
+	env := discovery.Env{Logger: hclog.New(&hclog.LoggerOptions{Output: testWriter{t}}), Probe: discovery.Connects}
 	dir := t.TempDir()
 	prepared := func(name string) *life {
 		q := discovery.DefaultPreparedQuery("shop", name)

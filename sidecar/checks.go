@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -70,14 +69,7 @@ func (c *checks) probe(ctx context.Context, i discovery.Instance) error {
 			return err
 		}
 	}
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", i.HostPort())
-	if err != nil {
-		return err
-	}
-	// Reset, so that it leaves nothing behind in TIME_WAIT.
-	_ = conn.(*net.TCPConn).SetLinger(0)
-	return conn.Close()
+	return discovery.Connects(ctx, i)
 }
 
 // describe is what the admin listener sees of the checks; nil: there are none.

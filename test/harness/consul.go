@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -137,11 +136,7 @@ func (c *Consul) startOnce(ctx context.Context, ports []int) error {
 		return nil
 	}
 	c.proc.Kill() // it has ended already, or it hangs
-	said := c.logFrom(before.Size())
-	if bytes.Contains(said, []byte(errPortTaken.Error())) {
-		err = fmt.Errorf("%w: %w", errPortTaken, err)
-	}
-	return fmt.Errorf("%w; its log ends with\n%s", err, tail(said))
+	return withLog(err, c.LogPath(), before.Size())
 }
 
 func (c *Consul) args(node string, ports []int) []string {
@@ -156,41 +151,13 @@ func (c *Consul) args(node string, ports []int) []string {
 }
 
 func (c *Consul) awaitReady(ctx context.Context, node string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("it was not ready within %v", startLimit))
+	ctx, cancel := starting(ctx, c.proc, "it was ready")
 	defer cancel()
-	ctx, ended := context.WithCancelCause(ctx)
-	defer ended(nil)
-	// The end of the agent must also end a request that another program, which
-	// has the port, leaves unanswered.
-	go func(proc *Process) {
-		select {
-		case <-proc.Done():
-			ended(fmt.Errorf("it ended with exit code %d before it was ready", proc.Wait()))
-		case <-ctx.Done():
-		}
-	}(c.proc)
-
 	client, err := c.Client()
 	if err != nil {
 		return err
 	}
-	poll := time.NewTicker(50 * time.Millisecond)
-	defer poll.Stop()
-	last := errors.New("no answer")
-	for {
-		err := ready(ctx, client, node)
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() == nil {
-			last = err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w (last seen of it: %v)", context.Cause(ctx), last)
-		case <-poll.C:
-		}
-	}
+	return poll(ctx, func(ctx context.Context) error { return ready(ctx, client, node) })
 }
 
 // ready tells, by a nil error, that there is a leader and the node is in the catalog.
@@ -227,15 +194,6 @@ func (c *Consul) Process() *Process { return c.proc }
 func (c *Consul) LogPath() string { return filepath.Join(c.opts.Dir, "consul.log") }
 
 func (c *Consul) configPath() string { return filepath.Join(c.opts.Dir, "extra.hcl") }
-
-// logFrom reads the log from an offset on; what cannot be read is said in its place.
-func (c *Consul) logFrom(offset int64) []byte {
-	data, err := os.ReadFile(c.LogPath())
-	if err != nil {
-		return []byte(err.Error())
-	}
-	return data[min(offset, int64(len(data))):]
-}
 
 // Kill ends the agent with SIGKILL, as a crash would. Restart may follow.
 func (c *Consul) Kill() { c.proc.Kill() }

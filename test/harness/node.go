@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -143,15 +142,7 @@ func (n *Node) start(ctx context.Context) error {
 		return nil
 	}
 	n.proc.Kill() // it has ended already, or it hangs
-	said, readErr := os.ReadFile(n.LogPath())
-	if readErr != nil {
-		return errors.Join(err, readErr)
-	}
-	said = said[min(before.Size(), int64(len(said))):]
-	if bytes.Contains(said, []byte(errPortTaken.Error())) {
-		err = fmt.Errorf("%w: %w", errPortTaken, err)
-	}
-	return fmt.Errorf("%w; its log ends with\n%s", err, tail(said))
+	return withLog(err, n.LogPath(), before.Size())
 }
 
 func (n *Node) allArgs() []string {
@@ -165,17 +156,8 @@ func (n *Node) allArgs() []string {
 
 // awaitAPI waits until the API answers anything at all.
 func (n *Node) awaitAPI(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("its API did not answer within %v", startLimit))
+	ctx, cancel := starting(ctx, n.proc, "its API answered")
 	defer cancel()
-	ctx, ended := context.WithCancelCause(ctx)
-	defer ended(nil)
-	go func(proc *Process) {
-		select {
-		case <-proc.Done():
-			ended(fmt.Errorf("it ended with exit code %d before its API answered", proc.Wait()))
-		case <-ctx.Done():
-		}
-	}(n.proc)
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	return poll(ctx, func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.Addr()+"/v1/status/leader", nil)
