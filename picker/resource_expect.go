@@ -21,16 +21,19 @@ func hearsay(l *Load, age float32) (is, young bool) {
 	return is, !is || age < float32(hearsayLasts/time.Millisecond)
 }
 
-// leastPhi is the floor of the cores that an agent says a request keeps busy (PICKING.md,
-// "conc").
-const leastPhi = 0.005
+// mostWaiting is how many requests per available core a report's concurrency may tell
+// and still foretell a wait: beyond it a request keeps a core busy for less than a
+// twentieth of its time (PICKING.md's phi = avail/conc).
+const mostWaiting = 20
 
 // foretells reports whether what the backend has in flight tells a wait. It does not
 // where requests compute next to nothing: they wait for something else, a lock or a
 // database, of which conc, made of CPU, knows nothing; nor while conc is not known.
-// Admission then learns from latencies.
+// Admission then learns from latencies. (PICKING.md trusts conc to its end, 200 per
+// core; but how little a waiting request computes is noise, and on a busy machine a
+// backend that serves one request at a time passed for one that serves 100 at once.)
 func (l *Load) foretells() bool {
-	return l.Conc > 0 && (l.Avail <= 0 || l.Conc < 0.99*l.Avail/leastPhi)
+	return l.Conc > 0 && (l.Avail <= 0 || l.Conc <= mostWaiting*l.Avail)
 }
 
 // expect computes E: what others have in all, by share. An endpoint that hangs

@@ -449,7 +449,15 @@ func TestResourceSeesThroughVetoes(t *testing.T) {
 	if !k.table.Load().seeing {
 		t.Error("it goes by its own limit beside fresh reports")
 	}
-	for name, conc := range map[string]float64{"not known": Absent, "what waiting looks like": 2 / leastPhi} {
+	for _, e := range eps { // a tenth of its time on a core: that is no noise
+		l := live(2, 2, 0)
+		l.Conc = 2 / 0.1
+		e.SetLoad(l)
+	}
+	if k.Refresh(now); !k.table.Load().seeing {
+		t.Error("it goes by its own limit where conc is known")
+	}
+	for name, conc := range map[string]float64{"not known": Absent, "what waiting looks like": 2 / 0.02} {
 		for i, e := range eps {
 			l := live(2, 2, 0)
 			if l.Conc = conc; i > 0 {

@@ -17,14 +17,16 @@ import (
 func TestConsulTokensAndDeploys(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, "127.0.0.21", harness.ClusterOptions{ACL: true})
-	t.Run("TokenLosesItsRights", func(t *testing.T) { tokenLosesItsRights(t, c) })
-	t.Run("TokenDeleted", func(t *testing.T) { tokenDeleted(t, c) })
-	t.Run("TokenMissing", func(t *testing.T) { tokenMissing(t, c) })
-	t.Run("Deregistered", func(t *testing.T) { deregistered(t, c) })
-	t.Run("DeregisteredAndAlive", func(t *testing.T) { deregisteredAndAlive(t, c) })
-	t.Run("RollingDeploy", func(t *testing.T) { rollingDeploy(t, c) })
-	t.Run("BlueGreen", func(t *testing.T) { blueGreen(t, c) })
-	t.Run("RestartWithoutConsul", func(t *testing.T) { restartWithoutConsul(t, c) })
+	runOn(t, c, []scenario{
+		{"TokenLosesItsRights", tokenLosesItsRights},
+		{"TokenDeleted", tokenDeleted},
+		{"TokenMissing", tokenMissing},
+		{"Deregistered", deregistered},
+		{"DeregisteredAndAlive", deregisteredAndAlive},
+		{"RollingDeploy", rollingDeploy},
+		{"BlueGreen", blueGreen},
+		{"RestartWithoutConsul", restartWithoutConsul},
+	})
 }
 
 // mayRead is a policy that finds services.

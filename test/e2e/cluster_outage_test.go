@@ -27,8 +27,7 @@ func TestConsulOutages(t *testing.T) {
 		t.Skip("its length is the point, not its code")
 	}
 	c := startCluster(t, "127.0.0.31", harness.ClusterOptions{})
-	t.Run("QuorumLost", func(t *testing.T) { quorumLost(t, c) })
-	t.Run("ConsulGone", func(t *testing.T) { consulGone(t, c) })
+	runOn(t, c, []scenario{{"QuorumLost", quorumLost}, {"ConsulGone", consulGone}})
 }
 
 // passes goes on for a length of time in which the load passes all the while.

@@ -40,6 +40,22 @@ func startCluster(t *testing.T, first string, o harness.ClusterOptions) *harness
 	return c
 }
 
+// scenario is something that happens to a cluster, which is whole before and after.
+type scenario struct {
+	name string
+	run  func(*testing.T, *harness.Cluster)
+}
+
+// runOn runs scenarios one after the other, up to the first that fails: it may
+// leave a cluster that fails the others too, and their logs would hide its own.
+func runOn(t *testing.T, c *harness.Cluster, all []scenario) {
+	for _, s := range all {
+		if !t.Run(s.name, func(t *testing.T) { s.run(t, c) }) {
+			return
+		}
+	}
+}
+
 // rigSpec says what a scenario runs on.
 type rigSpec struct {
 	check    func(*backend) *api.AgentServiceCheck // nil: HTTP, each second
