@@ -130,8 +130,13 @@ func (e *Endpoint) Report(p Probe, v Verdict, now time.Duration) {
 	c := e.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if v != Neutral {
-		e.reached(v != Gone && v != NoConn, now)
+	switch connected := v != Gone && v != NoConn; {
+	case v == Neutral:
+	case connected && p.done == nil && State(c.state.Load()) == Open:
+		// It came over a connection from before the ejection: an app that ends closes
+		// its listener first and then answers what it has.
+	default:
+		e.reached(connected, now)
 	}
 	switch {
 	case v == Good:
@@ -192,7 +197,8 @@ func (e *Endpoint) Until() time.Duration { return time.Duration(e.c.until.Load()
 func (e *Endpoint) Ejections() uint64 { return e.ejections.Load() }
 
 // Unreachable reports whether the last result was that no connection could be
-// made, whatever the breaker made of it. From again on, MaxEjection after it, that
+// made, whatever the breaker made of it; for one that is ejected meanwhile, only its
+// probe and Reached say otherwise. From again on, MaxEjection after it, that
 // is old news and one request may try. Whoever is told so here is told by Env.Changed
 // when it is over, a second later at most if there are requests.
 func (e *Endpoint) Unreachable() (again time.Duration, yes bool) {

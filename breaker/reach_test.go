@@ -69,6 +69,33 @@ func TestNoConnCounts(t *testing.T) {
 	})
 }
 
+// TestUnreachableWhileItEnds: answers over connections from before do not say that
+// there could be new ones.
+func TestUnreachableWhileItEnds(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		o := w.endpoint(t, DefaultConfig())
+		running := make([]Probe, 3)
+		for i := range running {
+			running[i], _ = o.Admit(w.clock())
+		}
+		o.send(Gone)
+		o.want(Open)
+		for i, v := range []Verdict{Good, Bad, Good} {
+			if i == 2 {
+				o.waitOut()
+			}
+			o.Report(running[i], v, w.clock())
+			if _, yes := o.Unreachable(); !yes {
+				t.Errorf("reachable by what was on its way, %d", i)
+			}
+		}
+		o.Report(o.probe(), Good, w.clock())
+		if _, yes := o.Unreachable(); yes {
+			t.Error("unreachable after its probe")
+		}
+	})
+}
+
 // TestUnreachableAside: what is sent to one that others have taken out, in a panic,
 // ejects nothing but is remembered; told again only when it is old news.
 func TestUnreachableAside(t *testing.T) {

@@ -368,3 +368,26 @@ func TestPanicEndsInCalm(t *testing.T) {
 		}
 	})
 }
+
+// TestPanicLeavesOutWhoEnds: most of a service ends at once and in good order, listeners
+// first. What they still answer does not bring them into the panic: each request would
+// be refused there, and retries are bounded.
+func TestPanicLeavesOutWhoEnds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.run()
+		r.Update(instances(5))
+		var running []*Lease
+		for i := range 3 {
+			running = append(running, r.getAt(i))
+		}
+		for i := range 3 {
+			r.getAt(i).Done(down)
+			running[i].Done(ok)
+			synctest.Wait()
+		}
+		r.wantPanic("three of five refuse connections", true, 2, 5)
+		r.wantReady("n/3 n/4")
+		r.quiet()
+	})
+}
