@@ -28,7 +28,7 @@ const (
 // only half-open probes are registered when they start.
 type Endpoint struct {
 	c     *circuit
-	cfg   Config
+	cfg   *Config
 	guard *Guard
 
 	// dirty is set by a failure and cleared by the first success that comes a
@@ -54,9 +54,9 @@ type Endpoint struct {
 	cause     cause         // of the ejection being made; under c.mu
 }
 
-// NewEndpoint returns a closed breaker. guard is shared by the endpoints of one
-// service. cfg must be valid.
-func NewEndpoint(cfg Config, guard *Guard, env Env) *Endpoint {
+// NewEndpoint returns a closed breaker. cfg and guard are shared by the endpoints of
+// one service; cfg must be valid and not change any more.
+func NewEndpoint(cfg *Config, guard *Guard, env Env) *Endpoint {
 	e := &Endpoint{cfg: cfg, guard: guard}
 	e.c = newCircuit(env, cfg.Window, cfg.BucketPeriod, cfg.BaseEjection, cfg.MaxEjection)
 	e.c.trip = func(n gobreaker.Counts, gone bool) bool {

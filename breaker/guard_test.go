@@ -17,7 +17,7 @@ func (w *world) service(t testing.TB, cfg Config, n int) ([]*one, *Guard) {
 	g.SetTotal(n)
 	eps := make([]*one, n)
 	for i := range eps {
-		eps[i] = &one{NewEndpoint(cfg, g, w.env()), t, w, g}
+		eps[i] = &one{NewEndpoint(&cfg, g, w.env()), t, w, g}
 	}
 	return eps, g
 }

@@ -44,7 +44,7 @@ type one struct {
 func (w *world) endpoint(t testing.TB, cfg Config) *one {
 	g := NewGuard(cfg.MaxEjectedPercent)
 	g.SetTotal(10)
-	return &one{NewEndpoint(cfg, g, w.env()), t, w, g}
+	return &one{NewEndpoint(&cfg, g, w.env()), t, w, g}
 }
 
 // send admits a request and reports it at once.

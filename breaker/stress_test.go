@@ -23,7 +23,7 @@ func TestStress(t *testing.T) {
 		g.SetTotal(n - 1) // that the last one may come back beside
 		var eps [n]*Endpoint
 		for i := range eps {
-			eps[i] = NewEndpoint(cfg, g, w.env())
+			eps[i] = NewEndpoint(&cfg, g, w.env())
 		}
 		var wg sync.WaitGroup
 		for range goroutines {

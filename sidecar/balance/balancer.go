@@ -56,9 +56,9 @@ type Balancer struct {
 	decisions   ring // by ticket of granted
 	denials     ring
 	denialCount atomic.Uint64
-	serials     uint32         // given to members so far; under mu
-	gone        [ringSize]name // of members that left; under mu
-	goneCount   int            // under mu
+	serials     uint32 // given to members so far; under mu
+	gone        []name // of the last ringSize members that left; under mu
+	goneCount   int    // under mu
 
 	flapped  map[string]breaker.Flap // of endpoints that left; under mu
 	falls    map[string]fall         // within massTime, by ID; under mu
@@ -291,7 +291,7 @@ func (b *Balancer) replace(instances []discovery.Instance) {
 }
 
 func (b *Balancer) join(inst discovery.Instance) *member {
-	m := &member{pin: picker.Hash(inst.ID), proven: !b.snap.Load().seen, br: breaker.NewEndpoint(b.cfg.Breaker, b.guard, b.breakerEnv())}
+	m := &member{pin: picker.Hash(inst.ID), proven: !b.snap.Load().seen, br: breaker.NewEndpoint(&b.cfg.Breaker, b.guard, b.breakerEnv())}
 	b.number(m)
 	m.ep = picker.NewEndpoint(inst.ID, inst.HostPort(), inst.Weight, b.cfg.MaxInFlight, m)
 	if b.env.NewConns != nil {

@@ -156,7 +156,12 @@ func (b *Balancer) number(m *member) {
 // remember keeps the name of a member that leaves: as many as there may be
 // records of. The caller holds b.mu.
 func (b *Balancer) remember(m *member) {
-	b.gone[b.goneCount%ringSize] = name{m.serial, m.ep.ID, m.ep.Addr, true}
+	left := name{m.serial, m.ep.ID, m.ep.Addr, true}
+	if len(b.gone) < ringSize {
+		b.gone = append(b.gone, left)
+	} else {
+		b.gone[b.goneCount%ringSize] = left
+	}
 	b.goneCount++
 }
 
@@ -165,7 +170,7 @@ func (b *Balancer) names() map[uint32]name {
 	defer b.mu.Unlock()
 	names := make(map[uint32]name, len(b.gone)+len(b.order))
 	for _, n := range b.gone {
-		names[n.serial] = n // 0, which no member has, where there was none yet
+		names[n.serial] = n
 	}
 	for _, m := range b.order {
 		names[m.serial] = name{m.serial, m.ep.ID, m.ep.Addr, false}

@@ -31,7 +31,7 @@ type upstream struct {
 // out, so that a quiet time lets the rest grow old. Safe for concurrent use.
 type pool struct {
 	e    *Engine
-	cfg  Config
+	cfg  *Config // of the service: shared
 	dial *dialer
 
 	toldAt atomic.Int64 // when the endpoint's load header was looked at last; 0: never
@@ -46,7 +46,7 @@ type pool struct {
 func (e *Engine) Conns(cfg Config, log hclog.Logger) func(*picker.Endpoint) balance.Conns {
 	dialers := newDialers(cfg.TLS, log, e.now)
 	return func(ep *picker.Endpoint) balance.Conns {
-		p := &pool{e: e, cfg: cfg, dial: dialers.to(ep)}
+		p := &pool{e: e, cfg: &cfg, dial: dialers.to(ep)}
 		e.pools.add(p)
 		return p
 	}
