@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -226,8 +227,8 @@ type sight struct {
 	stray                      []string // at the backend
 	junk                       string   // at the client
 	tunnel, end                string
-	probe                      *message // the answer to the last probe, nil: none
-	probed                     *message // that probe as the backend got it, nil: not
+	probe                      *message   // the answer to the last probe, nil: none
+	probes                     []*message // what the backend got of the probes
 	over                       map[int]bool
 	kept                       *message // answer to a probe on the row's own connection
 }
@@ -265,4 +266,9 @@ func (s *sight) String() string {
 		fmt.Fprintf(&b, " and %d cut", cut)
 	}
 	return b.String()
+}
+
+// reused is whether a probe came over the connection of the row's first request.
+func (s *sight) reused() bool {
+	return len(s.requests) > 0 && slices.ContainsFunc(s.probes, func(m *message) bool { return m.conn == s.requests[0].conn })
 }

@@ -96,7 +96,7 @@ func (r row) bad(s *sight) string {
 		return fmt.Sprintf("the client's connection does not serve another request (%s)", s.end)
 	case s.probe == nil || s.probe.status != 200 || s.probe.body != probePath || !s.probe.whole:
 		return "another client does not get its answer: " + show(s.probe)
-	case r.retires && s.probed != nil && len(s.requests) > 0 && s.probed.conn == s.requests[0].conn:
+	case r.retires && s.reused():
 		return "the connection to the backend is used again"
 	case r.retires && len(s.requests) > 0 && !s.over[s.requests[0].conn]:
 		return "the connection to the backend is left open"

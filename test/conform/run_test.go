@@ -46,10 +46,7 @@ func (l *lane) play(r *row) (*sight, error) {
 		l.b.await(l.patience, func() bool { return len(l.b.requests) == 0 || l.b.over[l.b.requests[0].conn] })
 	}
 	l.b.mu.Lock()
-	s.over = l.b.over
-	if n := len(l.b.probes); n > 0 {
-		s.probed = l.b.probes[n-1]
-	}
+	s.over, s.probes = l.b.over, slices.Clone(l.b.probes)
 	l.b.over = map[int]bool{}
 	l.b.mu.Unlock()
 	_ = c.nc.Close()
