@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -118,10 +119,15 @@ func (g *grpcCheck) ask(ctx context.Context, conn net.Conn, addr string, limit t
 
 // broken words the end of a call without an answer.
 func (g *grpcCheck) broken(err error, limit time.Duration) error {
-	if isNet(err) || errors.Is(err, context.DeadlineExceeded) {
-		return explain("call the health service", err, limit)
+	const doing, other = "call the health service", "what answers does not speak gRPC (HTTP/2), or broke off"
+	switch {
+	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+		// What speaks HTTP/1.1 says so and closes: which of the two shows is chance.
+		return explain(doing+": "+other, err, limit)
+	case isNet(err), errors.Is(err, context.DeadlineExceeded):
+		return explain(doing, err, limit)
 	}
-	return fmt.Errorf("call the health service: what answers does not speak gRPC (HTTP/2), or broke off: %w", err)
+	return fmt.Errorf(doing+": "+other+": %w", err)
 }
 
 // judge reads the answer; nil: SERVING.

@@ -204,6 +204,7 @@ func TestGRPCLiars(t *testing.T) {
 		"silence":        {rawServer(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), Env{}, "no end of it within 300ms"},
 		"settings alone": {rawServer(t, func(c net.Conn) { _, _ = io.WriteString(c, settings); _, _ = io.Copy(io.Discard, c) }), Env{}, "no end of it within 300ms"},
 		"closed":         {rawServer(t, func(net.Conn) {}), Env{}, ""},
+		"reset":          {rawServer(t, func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) }), Env{}, ""},
 		"garbage": {rawServer(t, func(c net.Conn) {
 			_, _ = io.WriteString(c, strings.Repeat("garbage", 100))
 			_, _ = io.Copy(io.Discard, c)
