@@ -133,9 +133,20 @@ func (w *watched) until(want string) {
 
 func (w *watched) untilStatus(what string, ok func(discovery.Status) bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(patience); !ok(w.src.Status()); time.Sleep(10 * time.Millisecond) {
+	untilStatus(w.t, w.src, what, ok)
+}
+
+// untilStatus waits until a source's status is as it should be, which may be a moment
+// after a set was handed on: it is counted once it is in use.
+func untilStatus(t *testing.T, src discovery.Source, what string, ok func(discovery.Status) bool) discovery.Status {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		s := src.Status()
+		if ok(s) {
+			return s
+		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("never %s: %+v", what, w.src.Status())
+			t.Fatalf("never %s: %+v", what, s)
 		}
 	}
 }

@@ -66,15 +66,7 @@ func (l *life) until(want string) []discovery.Instance {
 
 func (l *life) untilState(want discovery.State) discovery.Status {
 	l.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		s := l.src.Status()
-		if s.State == want {
-			return s
-		}
-		if time.Now().After(deadline) {
-			l.t.Fatalf("never %s: %+v", want, s)
-		}
-	}
+	return untilStatus(l.t, l.src, string(want), func(s discovery.Status) bool { return s.State == want })
 }
 
 // A prepared query of a service that has nowhere to fail over to, and a sidecar

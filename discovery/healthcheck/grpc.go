@@ -119,15 +119,13 @@ func (g *grpcCheck) ask(ctx context.Context, conn net.Conn, addr string, limit t
 
 // broken words the end of a call without an answer.
 func (g *grpcCheck) broken(err error, limit time.Duration) error {
-	const doing, other = "call the health service", "what answers does not speak gRPC (HTTP/2), or broke off"
-	switch {
-	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
-		// What speaks HTTP/1.1 says so and closes: which of the two shows is chance.
-		return explain(doing+": "+other, err, limit)
-	case isNet(err), errors.Is(err, context.DeadlineExceeded):
-		return explain(doing, err, limit)
+	doing := "call the health service"
+	// What speaks HTTP/1.1 says so and closes: which of the two shows is chance.
+	broke := errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+	if broke || !isNet(err) && !errors.Is(err, context.DeadlineExceeded) {
+		doing += ": what answers does not speak gRPC (HTTP/2), or broke off"
 	}
-	return fmt.Errorf(doing+": "+other+": %w", err)
+	return explain(doing, err, limit)
 }
 
 // judge reads the answer; nil: SERVING.

@@ -58,7 +58,6 @@ type Balancer struct {
 	denialCount atomic.Uint64
 	serials     uint32 // given to members so far; under mu
 	gone        []name // of the last ringSize members that left; under mu
-	goneCount   int    // under mu
 
 	flapped  map[string]breaker.Flap // of endpoints that left; under mu
 	falls    map[string]fall         // within massTime, by ID; under mu

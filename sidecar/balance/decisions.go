@@ -156,13 +156,10 @@ func (b *Balancer) number(m *member) {
 // remember keeps the name of a member that leaves: as many as there may be
 // records of. The caller holds b.mu.
 func (b *Balancer) remember(m *member) {
-	left := name{m.serial, m.ep.ID, m.ep.Addr, true}
-	if len(b.gone) < ringSize {
-		b.gone = append(b.gone, left)
-	} else {
-		b.gone[b.goneCount%ringSize] = left
+	if len(b.gone) == ringSize {
+		b.gone = b.gone[1:]
 	}
-	b.goneCount++
+	b.gone = append(b.gone, name{m.serial, m.ep.ID, m.ep.Addr, true})
 }
 
 func (b *Balancer) names() map[uint32]name {

@@ -148,20 +148,9 @@ func spills(t *testing.T, s *sidecar, all []*backend) {
 	if owner == nil {
 		t.Fatalf("the hot key was answered %q", home)
 	}
-	// A request counts until a moment after its answer.
-	inFlight := func(n int) {
-		t.Helper()
-		s.awaitService("query", fmt.Sprintf("%d in flight", n), func(doc admin.ServiceDoc) bool {
-			sum := 0
-			for _, e := range doc.Endpoints {
-				sum += e.InFlight
-			}
-			return sum == n
-		})
-	}
 	held := []*pending{send(s.addrs["query"], hot)}
 	owner.awaitHeld(1)
-	inFlight(1)
+	s.awaitInService("query", 1)
 	// One of one in flight is three times the even share.
 	out, _, _ := outrigger(t, "explain", "query", "-key", "hot", "-addr", s.admin)
 	if want := "at its bound of 1: its keys spill over"; !strings.Contains(out, want) {
@@ -170,10 +159,10 @@ func spills(t *testing.T, s *sidecar, all []*backend) {
 	if got := greet(); got == home {
 		t.Errorf("with its backend busy the hot key was answered %q, want one from another", got)
 	}
-	inFlight(1)
+	s.awaitInService("query", 1)
 	for i := 2; i <= most; i++ {
 		held = append(held, send(s.addrs["query"], hot))
-		inFlight(i)
+		s.awaitInService("query", i)
 	}
 	for _, e := range s.service("query").Endpoints {
 		if isOwner := e.Address == owner.addr(); e.InFlight > most*5/4/3 || isOwner && e.InFlight < most/3 || e.InFlight == 0 {

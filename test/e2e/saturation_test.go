@@ -109,8 +109,6 @@ func TestSaturationAndRecovery(t *testing.T) {
 
 // A backend serves one request after the other and is asked for more than it can
 // answer in time. capacity.max_wait lets no more in than that; what it does not
-// A backend serves one request after the other and is asked for more than it can
-// answer in time. capacity.max_wait lets no more in than that; what it does not
 // let in is told at once. The backend hardly computes, so that its agent's figures
 // foretell no wait: it is the rule that learns from latencies which is seen here.
 func TestMaxWait(t *testing.T) {

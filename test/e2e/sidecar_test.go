@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -238,7 +237,18 @@ func isGone(e *admin.EndpointDoc) bool   { return e == nil }
 // awaitIdle waits until the sidecar has nothing in flight for a service.
 func (s *sidecar) awaitIdle(service string) {
 	s.t.Helper()
-	s.awaitService(service, "nothing in flight", func(doc admin.ServiceDoc) bool {
-		return !slices.ContainsFunc(doc.Endpoints, func(e admin.EndpointDoc) bool { return e.InFlight > 0 })
+	s.awaitInService(service, 0)
+}
+
+// awaitInService waits until the sidecar has n requests in flight for a service. One
+// counts until a moment after its answer.
+func (s *sidecar) awaitInService(service string, n int) {
+	s.t.Helper()
+	s.awaitService(service, fmt.Sprintf("%d in flight", n), func(doc admin.ServiceDoc) bool {
+		sum := 0
+		for _, e := range doc.Endpoints {
+			sum += e.InFlight
+		}
+		return sum == n
 	})
 }
