@@ -317,6 +317,7 @@ func FuzzHTTPAnswer(f *testing.F) {
 	for _, s := range []string{
 		"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nword", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nword\r\n0\r\n\r\n",
 		"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\n\r\nword", "HTTP/1.1 404 No\r\n\r\n", "SSH-2.0-x\r\n", "HTTP/1.1 200 OK\r\nX: y",
+		"HTTP/1.1 010\n\nHTTP/1.1 200\n\nword",
 	} {
 		f.Add([]byte(s))
 	}

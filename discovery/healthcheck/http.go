@@ -149,7 +149,7 @@ func (p *plan) head(r *bufio.Reader, from *source, limit time.Duration) (*http.R
 		default:
 			return nil, errors.New("the answer is not HTTP/1.1")
 		}
-		if resp.ProtoMajor != 1 {
+		if resp.ProtoMajor != 1 || resp.StatusCode < 100 { // net/http takes any three digits
 			return nil, errors.New("the answer is not HTTP/1.1")
 		}
 		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
