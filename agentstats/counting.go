@@ -31,6 +31,10 @@ const (
 	lookAgain = 50 * time.Millisecond
 	// followed is for how long after the last question that is done: some polls.
 	followed = 3 * time.Second
+	// spareConns is what may have opened since connections were last searched for, besides
+	// as many again as there were: a sidecar has one request at a time on each, and its
+	// gauge may come before its connection is seen.
+	spareConns = 16
 	// declaredAge is for how long what the backend declared stands while it must not be
 	// asked again; it is asked every 100 ms at least.
 	declaredAge = 150 * time.Millisecond
@@ -69,6 +73,7 @@ type counting struct {
 	last     Live
 	err      Opt[float64] // error share that the backend declares
 	said     string       // why the kernel does not tell
+	doubted  bool         // it was said that sidecars claim too much
 	inFlight meanGauge
 	queue    meanGauge
 	conc     concEstimator
@@ -91,7 +96,9 @@ func (c *counting) count() Live {
 	}
 	var l Live
 	l.InFlight, l.Source = c.ask(now)
+	most := math.Inf(1) // requests that sidecars may have on the backend's connections
 	if s, ok := c.kernel(now); ok {
+		most = float64(2*s.Established + spareConns)
 		l.AcceptQueue, l.AcceptLimit = Some(s.AcceptQueue), Some(s.AcceptLimit)
 		c.queue.add(now, float64(s.AcceptQueue))
 		if l.Source == "" && now.Sub(s.At) <= countAge && s.Unsure <= max(1, s.InFlight/4) {
@@ -104,6 +111,7 @@ func (c *counting) count() Live {
 	if c.board != nil && l.Source != SourceDeclared {
 		// The sum knows nothing of clients without a sidecar, the kernel may err.
 		sum, streams, _ := c.board.Sum(now)
+		sum = c.believe(sum, most)
 		all := streams > 0 && (c.polling == nil || int64(streams) >= c.polling())
 		if l.Source == "" && all || l.Source == SourceKernel && sum > l.InFlight.Or(0) {
 			l.InFlight, l.Source = Some(sum), SourceSidecars
@@ -119,6 +127,20 @@ func (c *counting) count() Live {
 	// Whoever waited meanwhile gets this, however long it took.
 	c.last, c.at = l, c.now()
 	return l
+}
+
+// believe bounds what sidecars say they have in the backend by what its connections can
+// hold. c.mu is held.
+func (c *counting) believe(sum, most float64) float64 {
+	if sum <= most {
+		return sum
+	}
+	if !c.doubted {
+		c.doubted = true
+		c.log.Warn("sidecars claim more requests than the backend's connections can hold; no more than those count",
+			"claimed", round(sum), "counted", most)
+	}
+	return most
 }
 
 // lookSoon has the connections looked at again though nobody asks. c.mu is held.

@@ -44,7 +44,7 @@ func (b *saysBoard) Close()                                      {}
 func TestWhoCounts(t *testing.T) {
 	now := time.Unix(1000, 0)
 	kernel := func(n float64, age time.Duration) *saysKernel {
-		return &saysKernel{s: sockets.Sample{At: now.Add(-age), InFlight: n, AcceptQueue: 2, AcceptLimit: 128}}
+		return &saysKernel{s: sockets.Sample{At: now.Add(-age), InFlight: n, Established: 10, AcceptQueue: 2, AcceptLimit: 128}}
 	}
 	tells := func(n float64, age time.Duration) *saysDeclared {
 		return &saysDeclared{f: declared.Figures{At: now.Add(-age), InFlight: n, Err: declared.Absent}}
@@ -73,6 +73,10 @@ func TestWhoCounts(t *testing.T) {
 		{"only sidecars", nil, nil, &saysBoard{0, 3}, Some(0.0), SourceSidecars},
 		{"a sidecar of three", nil, nil, &saysBoard{0, 1}, none, ""},
 		{"a sidecar of three sees more", nil, kernel(4, 0), &saysBoard{6, 1}, Some(6.0), SourceSidecars},
+		{"sidecars claim what ten connections may hold", nil, kernel(4, 0), &saysBoard{36, 3}, Some(36.0), SourceSidecars},
+		{"sidecars claim more than that", nil, kernel(4, 0), &saysBoard{1e5, 3}, Some(36.0), SourceSidecars},
+		{"sidecars claim more than an old count's connections", nil, kernel(4, 51*ms), &saysBoard{1e5, 3}, Some(36.0), SourceSidecars},
+		{"nobody knows the connections", nil, nil, &saysBoard{1e5, 3}, Some(1e5), SourceSidecars},
 		{"the kernel is unsure", nil, unsure, &saysBoard{2, 3}, Some(2.0), SourceSidecars},
 		{"the kernel is unsure, and nobody else knows", nil, unsure, nil, none, ""},
 	} {
@@ -169,6 +173,24 @@ func TestKernelFailsOnce(t *testing.T) {
 		t.Errorf("%+v after it came back", l)
 	}
 	if out.count("no sock_diag here") != 1 || out.count("tells of the backend's connections again") != 1 {
+		t.Errorf("logged:\n%s", out.buf.String())
+	}
+}
+
+// TestLyingSidecarsAreNamed: once, however often they claim what cannot be.
+func TestLyingSidecarsAreNamed(t *testing.T) {
+	now := time.Unix(1000, 0)
+	var out log
+	k := &saysKernel{s: sockets.Sample{At: now, InFlight: 1, Established: 2}}
+	c := &counting{now: func() time.Time { return now }, conns: k, board: &saysBoard{500, 1}, log: out.logger()}
+	for range 3 {
+		now = now.Add(10 * ms)
+		k.s.At = now
+		if l := c.look(); l.InFlight != Some(20.0) {
+			t.Errorf("%+v, want 20: twice the connections, and 16", l)
+		}
+	}
+	if out.count("claim more requests") != 1 || out.count("claimed=500") != 1 {
 		t.Errorf("logged:\n%s", out.buf.String())
 	}
 }
