@@ -282,7 +282,14 @@ func (h *history) one(s *snapshot, m *member, in, others bool) {
 func (h *history) serves(s *snapshot) {
 	may := 0
 	for _, m := range s.ready {
-		if m.ep.HasRoom() && s.admits(m, h.now) && !s.vetoes(m, h.now) {
+		if !m.ep.HasRoom() || s.vetoes(m, h.now) {
+			continue
+		}
+		p, ok := m.br.Admit(h.now) // a probe may be on its way, with room for more
+		if ok {
+			m.br.Report(p, breaker.Neutral, h.now)
+		}
+		if ok || s.ignores(m) {
 			may++
 		}
 	}
