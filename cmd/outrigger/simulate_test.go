@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,12 +58,12 @@ func TestSimulateQuestion(t *testing.T) {
 	var q *simulate.Question
 	ask := func(args ...string) {
 		t.Helper()
-		q = nil
+		var seen atomic.Pointer[simulate.Question] // runs are side by side
 		status, _, errs := simulated(t.Context(), func(_ context.Context, got *simulate.Question, _ simulate.Case, _ uint64) (simulate.Outcome, error) {
-			q = got
+			seen.Store(got)
 			return simulate.Outcome{P50: 1, P99: 1, P999: 1, Goodput: 1, Sent: 1}, nil
 		}, append([]string{"-config", path, "-backends", "2x2", "-seeds", "1", "-load", "0.5", "-policies", "p2c"}, args...)...)
-		if status != 0 || q == nil {
+		if q = seen.Load(); status != 0 || q == nil {
 			t.Fatalf("%q: status %d\n%s", args, status, errs)
 		}
 	}
@@ -165,19 +166,33 @@ func TestSimulate(t *testing.T) {
 	}
 }
 
+// interrupting is a stderr at which somebody presses Ctrl-C on reading some text.
+type interrupting struct {
+	bytes.Buffer
+	on string
+	do func()
+}
+
+func (i *interrupting) Write(b []byte) (int, error) {
+	if strings.Contains(string(b), i.on) {
+		i.do()
+	}
+	return i.Buffer.Write(b)
+}
+
 // TestSimulateInterrupted holds that Ctrl-C leaves what was done, and ends a
 // run that is under way.
 func TestSimulateInterrupted(t *testing.T) {
-	path := simulateConfig(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	status, out, errs := simulated(ctx, func(ctx context.Context, q *simulate.Question, c simulate.Case, seed uint64) (simulate.Outcome, error) {
-		if c.Policy == "p2c" {
-			cancel()
-			return simulate.Engine(ctx, q, c, seed)
-		}
-		return simulate.Outcome{P50: 1e6, P99: 2e6, P999: 3e6, Goodput: 1, Sent: 1}, nil
-	}, "-config", path, "-service", "web", "-backends", "500x2", "-seeds", "2", "-load", "0.9", "-policies", "resource,p2c", "-duration", "2m")
-	if status != 1 || !strings.Contains(errs, "interrupted; this is what was done") || !strings.Contains(out, "resource") || strings.Contains(out, "p2c") {
-		t.Errorf("status %d\n%s%s", status, errs, out)
+	errs, out := &interrupting{on: "1 of 2", do: cancel}, new(bytes.Buffer)
+	status := simulateWith(ctx, []string{"-config", simulateConfig(t), "-service", "web", "-backends", "500x2", "-seeds", "2", "-load", "0.9", "-policies", "resource,p2c", "-duration", "2m"},
+		streams{strings.NewReader(""), out, errs}, func(ctx context.Context, q *simulate.Question, c simulate.Case, seed uint64) (simulate.Outcome, error) {
+			if c.Policy == "p2c" {
+				return simulate.Engine(ctx, q, c, seed)
+			}
+			return simulate.Outcome{P50: 1e6, P99: 2e6, P999: 3e6, Goodput: 1, Sent: 1}, nil
+		}, config.OS())
+	if status != 1 || !strings.Contains(errs.String(), "interrupted; this is what was done") || !strings.Contains(out.String(), "resource") || strings.Contains(out.String(), "p2c") {
+		t.Errorf("status %d\n%s%s", status, errs.String(), out)
 	}
 }
