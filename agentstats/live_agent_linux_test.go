@@ -8,17 +8,18 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"outrigger/test/harness"
 )
 
 // TestLiveAgent is the whole way: a backend that is not there yet, starts, burns and
 // dies, watched by an agent and a poller over loopback.
 func TestLiveAgent(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free for the backend
+	ports, err := harness.FreePorts(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	backend := l.Addr().(*net.TCPAddr)
-	l.Close()
+	backend := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: ports[0]}
 
 	var out log
 	cfg := DefaultConfig()

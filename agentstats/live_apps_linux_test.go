@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"outrigger/test/harness"
 )
 
 // startPython runs a program in Python that serves on a free port, told as PORT, until
@@ -21,12 +23,10 @@ func startPython(t *testing.T, cmd func(addr string) *exec.Cmd) string {
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Skip("takes python3, a server that is not ours")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := harness.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	l.Close()
 	c := cmd(addr)
 	c.Stderr = os.Stderr
 	if err := c.Start(); err != nil {

@@ -3,6 +3,7 @@ package sockets
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"math"
 	"net"
@@ -17,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"outrigger/test/harness"
 )
 
 // TestPythonServers watches backends that know nothing of it. The truth is what their
@@ -104,12 +107,11 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), H).serve_forever()
 // startCommand starts a server on a free port and waits until it answers.
 func startCommand(t *testing.T, dir string, command []string) *backend {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := harness.FreePorts(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &backend{addr: ln.Addr().String(), port: ln.Addr().(*net.TCPAddr).Port}
-	ln.Close()
+	b := &backend{addr: fmt.Sprintf("127.0.0.1:%d", ports[0]), port: ports[0]}
 	args := make([]string, len(command)-1)
 	for i, a := range command[1:] {
 		args[i] = strings.ReplaceAll(a, "PORT", strconv.Itoa(b.port))

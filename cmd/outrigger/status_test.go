@@ -285,13 +285,8 @@ func serveRaw(t *testing.T, answer string) string {
 
 func TestStatusErrors(t *testing.T) {
 	t.Parallel()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = free.Close()
 	for name, c := range map[string]struct{ addr, want string }{
-		"nobody":     {free.Addr().String(), "no sidecar answers at"},
+		"nobody":     {"127.0.0.1:1", "no sidecar answers at"},
 		"not HTTP":   {serveRaw(t, "SSH-2.0-\x1b[2J\r\n"), "no sidecar answers at"},
 		"other HTTP": {serveRaw(t, "HTTP/1.1 404 Not\x1b Found\r\nContent-Length: 5\r\n\r\nno\x1b[m"), "answers /v1/status with 404"},
 		"redirect":   {serveRaw(t, "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"), "with 302"},

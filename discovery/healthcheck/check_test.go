@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"outrigger/test/harness"
 )
 
 const ms = time.Millisecond
@@ -91,12 +93,11 @@ func rawServer(t *testing.T, serve func(net.Conn)) string {
 // freeAddr is an address that nobody listens on.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := harness.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addr
 }
 
 func TestHTTPAnswers(t *testing.T) {

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"outrigger/test/harness"
 )
 
 // peer is one end of a TCP connection that a test speaks on byte by byte: a
@@ -249,12 +251,11 @@ func ok200(body string) string {
 
 // nobody returns an address at which nothing listens.
 func nobody(t testing.TB) string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := harness.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return addr
 }
 
 // fieldOf returns a field of a raw head.

@@ -24,6 +24,17 @@ func FreePorts(n int) ([]int, error) {
 	return FreePortsOn(netip.AddrFrom4([4]byte{127, 0, 0, 1}), n)
 }
 
+// FreeAddr returns an address on 127.0.0.1 with one of FreePorts: for a server that
+// takes no port 0, and as a place where nobody listens, which one that a listener on
+// port 0 had may not be for long.
+func FreeAddr() (string, error) {
+	ports, err := FreePorts(1)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("127.0.0.1:%d", ports[0]), nil
+}
+
 // FreePortsOn is FreePorts on another address of this machine.
 func FreePortsOn(ip netip.Addr, n int) ([]int, error) {
 	ports := make([]int, 0, n)
