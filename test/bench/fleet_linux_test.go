@@ -52,11 +52,11 @@ func until(t *testing.T, what string, ok func() bool) {
 }
 
 func TestBackendWorksAndCounts(t *testing.T) {
-	ports, err := harness.FreePorts(1)
+	addr, err := harness.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := burnPlan{addr: "127.0.0.1:" + strconv.Itoa(ports[0]), gauge: filepath.Join(t.TempDir(), "gauge"), unit: calibrate()}
+	p := burnPlan{addr: addr, gauge: filepath.Join(t.TempDir(), "gauge"), unit: calibrate()}
 	gauge, err := mapGauge(p.gauge)
 	if err != nil {
 		t.Fatal(err)
@@ -114,11 +114,11 @@ func TestBackendWorksAndCounts(t *testing.T) {
 }
 
 func TestBackendHangsUpOnNonsense(t *testing.T) {
-	ports, err := harness.FreePorts(1)
+	addr, err := harness.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := burnPlan{addr: "127.0.0.1:" + strconv.Itoa(ports[0]), gauge: filepath.Join(t.TempDir(), "gauge"), unit: 1}
+	p := burnPlan{addr: addr, gauge: filepath.Join(t.TempDir(), "gauge"), unit: 1}
 	startChild(t, p.args())
 	until(t, "the backend listens", func() bool { return dials(p.addr) == nil })
 	for _, text := range []string{"POST /w/1 HTTP/1.1\r\n\r\n", "GET /w/1 HTTP/1.1\r\n\r\nGET /w/1", string(bytes.Repeat([]byte{'x'}, 5000))} {
